@@ -1,0 +1,42 @@
+"""Errors a user sees: each names the thing, the cause and the fix in one or two lines, and is shown without a
+traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MedtransferError(Exception):
+    """Base of every error that is the input's or the surroundings' doing, not the program's."""
+
+
+class UsageError(MedtransferError):
+    """The command line or the matrix file is wrong (exit code 2)."""
+
+
+class WeightsError(MedtransferError):
+    """A backbone's weights cannot be found, read or loaded; fails that backbone's cells only."""
+
+
+class DataError(MedtransferError):
+    """A dataset cannot be found, read or is malformed; fails that dataset's cells only."""
+
+
+class Diverged(MedtransferError):
+    """Training gave a non-finite loss or non-finite logits."""
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """' Did you mean "x"?', or the valid names where none is near: the end of an unknown-name error."""
+    names = sorted(valid)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    if close:
+        return f' Did you mean "{close[0]}"?'
+    return f" Valid: {', '.join(names)}." if names else ""
+
+
+def brief(error: BaseException) -> str:
+    """An error of another library in one short line, to be named in one of ours."""
+    text = (str(error).strip().splitlines() or [""])[0].strip()
+    return f"{type(error).__name__}: {text[:160]}" if text else type(error).__name__

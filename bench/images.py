@@ -1,0 +1,111 @@
+"""Images live on the device as uint8 and are resized and normalised there, in batches; no loader processes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import psutil
+import torch
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as tvf
+
+from bench.contract import Predictor, Split
+
+RESIZE = {"bilinear": InterpolationMode.BILINEAR, "nearest": InterpolationMode.NEAREST_EXACT}
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """The images of one split: uint8 pixels [N, C, H, W], labels (int64 [N], or float32 [N, K] for multi-label) on the
+    device, ids str [N]. Pixels that do not fit on the device stay in the memory map they came from."""
+
+    pixels: Tensor | np.ndarray
+    labels: Tensor
+    ids: np.ndarray
+    key: str
+    """Content key: equal keys mean equal pixels; what features are cached under."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def device(self) -> torch.device:
+        return self.labels.device
+
+    def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixels uint8 [B, C, H, W] and labels of the images at `index` (int64 [B]), on the device."""
+        if isinstance(self.pixels, Tensor):
+            return self.pixels[index], self.labels[index]
+        # A memory map is read in file order: random reads of a 13 GB file would seek for every image.
+        order, back = torch.sort(index.cpu())
+        pixels = torch.from_numpy(_channels_first(np.asarray(self.pixels[order.numpy()])))
+        return pixels[torch.argsort(back)].to(self.device), self.labels[index]
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """All images in order, `size` at a time."""
+        for start in range(0, len(self), size):
+            yield self.batch(torch.arange(start, min(start + size, len(self)), device=self.device))
+
+    def take(self, index: np.ndarray) -> Images:
+        """The images at `index`, under a key of their own."""
+        if len(index) == len(self) and np.array_equal(index, np.arange(len(self))):
+            return self
+        chosen = torch.from_numpy(np.asarray(index, dtype=np.int64)).to(self.device)
+        pixels = self.pixels[chosen] if isinstance(self.pixels, Tensor) else self.pixels[index]
+        ids = self.ids[index]
+        return replace(self, pixels=pixels, labels=self.labels[chosen], ids=ids, key=f"{self.key}/{_digest(ids)}")
+
+
+def to_device(split: Split, key: str, device: torch.device, room: float = 0.5) -> Images:
+    """A split as Images. Pixels that would take more than `room` of the free device memory stay where they are."""
+    labels = np.asarray(split.labels)
+    on_device = torch.from_numpy(np.array(labels, dtype=np.int64 if labels.ndim == 1 else np.float32)).to(device)
+    if split.images.nbytes > room * _free_bytes(device):
+        return Images(split.images, on_device, split.ids, key)
+    pixels = torch.from_numpy(np.array(_channels_first(split.images), dtype=np.uint8, order="C")).to(device)
+    return Images(pixels, on_device, split.ids, key)
+
+
+def resize(images: Tensor, size: int, rule: str) -> Tensor:
+    """uint8 [N, C, H, W] -> uint8 [N, C, size, size]; bilinear equals PIL's bit for bit on a CPU."""
+    if images.shape[-2:] == (size, size):
+        return images
+    return tvf.resize(images, [size, size], interpolation=RESIZE[rule], antialias=rule == "bilinear")
+
+
+def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """float [N, 1 or 3, H, W] in 0..1 -> three channels, mean and std of the backbone's own [3]."""
+    return (images.expand(-1, 3, -1, -1) - mean[:, None, None]) / std[:, None, None]
+
+
+def predict(predictor: Predictor, images: Images, batch_size: int = 256) -> Tensor:
+    """Logits float32 [N, K] of all images, in order, in inference mode."""
+    return predict_all([predictor], images, batch_size)[0]
+
+
+def predict_all(predictors: Sequence[Predictor], images: Images, batch_size: int = 256) -> list[Tensor]:
+    """Logits of several predictors, batch by batch, so that those that share frozen features compute them once."""
+    logits: list[list[Tensor]] = [[] for _ in predictors]
+    with torch.inference_mode():
+        for pixels, _ in images.batches(batch_size):
+            for predictor, parts in zip(predictors, logits, strict=True):
+                parts.append(predictor(pixels).float())
+    return [torch.cat(parts) for parts in logits]
+
+
+def _channels_first(images: np.ndarray) -> np.ndarray:
+    return images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
+
+
+def _free_bytes(device: torch.device) -> float:
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[0])
+    return float(psutil.virtual_memory().available)
+
+
+def _digest(ids: np.ndarray) -> str:
+    return hashlib.sha256("\n".join(map(str, ids)).encode()).hexdigest()[:16]

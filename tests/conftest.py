@@ -1,0 +1,21 @@
+"""Shared fixtures: real data where it is present, a single torch thread so that tests do not fight over two cores."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Real images and ImageNet weights (`data/medmnist`, `weights`), where a developer has them; skips otherwise."""
+    beside = Path(__file__).resolve().parents[1].parent / "shared"
+    folder = Path(os.environ.get("MEDTRANSFER_SHARED", beside))
+    if not (folder / "weights").is_dir():
+        pytest.skip(f"no real data at {folder} (set MEDTRANSFER_SHARED to a folder with data/medmnist and weights)")
+    return folder

@@ -1,0 +1,77 @@
+"""Images on the device: resized as PIL resizes, normalised as the network wants, whether in memory or mapped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from bench import images
+from bench.contract import Split
+
+
+def split(path: Path | None = None, channels: int = 3) -> Split:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (9, 28, 28, 3) if channels == 3 else (9, 28, 28), dtype=np.uint8)
+    if path is not None:
+        np.save(path, pixels)
+        pixels = np.load(path, mmap_mode="r")
+    return Split(pixels, np.arange(9) % 3, np.array([f"i{n}" for n in range(9)]))
+
+
+@pytest.mark.parametrize("size", [14, 32, 64, 224])
+def test_bilinear_resizing_equals_pil_bit_for_bit(size: int) -> None:
+    there = images.to_device(split(), "k", torch.device("cpu"))
+    ours = images.resize(there.pixels, size, "bilinear").permute(0, 2, 3, 1).numpy()
+    for one, pixels in zip(ours, split().images, strict=True):
+        pil = np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR))
+        np.testing.assert_array_equal(one, pil)
+
+
+def test_nearest_resizing_equals_pil() -> None:
+    there = images.to_device(split(), "k", torch.device("cpu"))
+    ours = images.resize(there.pixels, 224, "nearest").permute(0, 2, 3, 1).numpy()
+    pil = np.asarray(Image.fromarray(split().images[0]).resize((224, 224), Image.Resampling.NEAREST))
+    np.testing.assert_array_equal(ours[0], pil)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pixels_that_do_not_fit_stay_mapped_and_give_the_same_batches(tmp_path: Path, channels: int) -> None:
+    device = torch.device("cpu")
+    resident = images.to_device(split(channels=channels), "k", device)
+    mapped = images.to_device(split(tmp_path / "pixels.npy", channels), "k", device, room=0.0)
+    assert isinstance(resident.pixels, torch.Tensor)
+    assert isinstance(mapped.pixels, np.ndarray)
+    index = torch.tensor([7, 0, 3, 3])
+    for one, other in zip(resident.batch(index), mapped.batch(index), strict=True):
+        assert torch.equal(one, other)
+    some = np.array([1, 4, 8])
+    assert torch.equal(
+        resident.take(some).batch(torch.tensor([2, 0]))[0], mapped.take(some).batch(torch.tensor([2, 0]))[0]
+    )
+
+
+def test_a_subset_has_a_key_of_its_own_and_the_whole_keeps_its_key() -> None:
+    there = images.to_device(split(), "k", torch.device("cpu"))
+    assert there.take(np.arange(9)).key == "k"
+    assert len({there.key, there.take(np.arange(3)).key, there.take(np.arange(1, 4)).key}) == 3
+
+
+def test_gray_images_are_given_three_channels_and_normalised() -> None:
+    mean, std = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.5, 0.6, 0.7])
+    gray = torch.rand(2, 1, 4, 4)
+    ours = images.normalise(gray, mean, std)
+    assert ours.shape == (2, 3, 4, 4)
+    for channel in range(3):
+        torch.testing.assert_close(ours[:, channel], (gray[:, 0] - mean[channel]) / std[channel])
+
+
+def test_predictors_are_asked_batch_by_batch_in_order() -> None:
+    there = images.to_device(split(), "k", torch.device("cpu"))
+    sums = [lambda x: x.float().sum((1, 2, 3))[:, None], lambda x: -x.float().sum((1, 2, 3))[:, None]]
+    first, second = images.predict_all(sums, there, batch_size=4)
+    assert torch.equal(first[:, 0], there.pixels.float().sum((1, 2, 3)))
+    assert torch.equal(second, -first)
