@@ -1,0 +1,160 @@
+"""Where a backbone's weights come from: the hub (by timm's names), a file, the bundle, or nowhere (random)."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import timm
+from timm.models import PretrainedCfg
+from torch import Tensor
+
+from bench.contract import Backbone
+from bench.errors import UsageError, WeightsError, brief, nearest
+from bench.hub import fetch
+
+SUFFIXES = (".safetensors", ".pth", ".pt")
+RESERVED = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "num_classes", "in_chans"}
+"""Arguments of `timm.create_model` that are the harness's to set."""
+
+
+@dataclass(frozen=True)
+class Bundled:
+    """Weights that come with medtransfer: a file in `bench/weights/` and the timm network that loads it strictly."""
+
+    file: str
+    model: str
+    sha256: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+
+BUNDLED: dict[str, Bundled] = {}
+FOLDER = Path(__file__).parent / "weights"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights that were found but not read yet."""
+
+    hash: str
+    """sha256 (hex) of the file's bytes, or "random"."""
+    origin: str
+    """For provenance: "random", "file:PATH" as the user wrote it, "bundled:NAME", "hub:REPOSITORY@COMMIT" or an URL."""
+    path: Path | None
+    custom: bool = False
+    """The file is in a format that only the network's own timm loader reads (such as .npz)."""
+
+
+def resolve(backbone: Backbone) -> Weights:
+    """Finds (the hub's: downloads once) and hashes the weights of a backbone, without building the network. Raises
+    UsageError for an unknown network, tag or argument, WeightsError for weights that cannot be found."""
+    config = timm_config(backbone)
+    kind, _, name = backbone.weights.partition(":")
+    if kind == "random":
+        return Weights("random", "random", None)
+    if kind == "file":
+        path = _existing(name)
+        return Weights(_sha256(path), backbone.weights, path)
+    if kind == "bundled":
+        return Weights(bundled_weights(name).sha256, backbone.weights, _bundled_file(name))
+    if kind == "hub":
+        fetched = fetch(backbone.model, config)
+        return Weights(_sha256(fetched.path), fetched.origin, fetched.path, fetched.custom)
+    raise UsageError(f'{backbone.label}: weights = "{backbone.weights}". Valid: hub, random, file:PATH, bundled:NAME.')
+
+
+def timm_arguments(backbone: Backbone) -> tuple[str, dict[str, Any]]:
+    """timm's name of the network and further arguments of `timm.create_model`. Raises UsageError for an argument that
+    cannot be given, WeightsError for bundled weights that do not exist or are another network's."""
+    if taken := sorted(RESERVED & backbone.kwargs.keys()):
+        raise UsageError(f"{backbone.label}: kwargs cannot hold {', '.join(taken)}, set by the harness. Leave it out.")
+    kind, _, name = backbone.weights.partition(":")
+    if kind != "bundled":
+        return backbone.model, dict(backbone.kwargs)
+    bundled = bundled_weights(name)
+    if backbone.model not in (name, bundled.model):
+        raise WeightsError(f"bundled:{name} is for {bundled.model}, not {backbone.model}. Set model to that.")
+    return bundled.model, {**bundled.kwargs, **backbone.kwargs}
+
+
+def timm_config(backbone: Backbone) -> PretrainedCfg:
+    """timm's configuration of the network's pretrained weights. Raises UsageError for an unknown network or tag."""
+    name, _ = timm_arguments(backbone)
+    model, _, tag = name.partition(".")
+    if not timm.is_model(model):
+        # `nearest` alone would list more than a thousand names where none is near.
+        hint = nearest(model, difflib.get_close_matches(model, timm.list_models(), n=1, cutoff=0.5))
+        raise UsageError(f"{name}: timm {timm.__version__} has no network of this name.{hint}")
+    tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{model}.*")]
+    if tag and tag not in tags:
+        raise UsageError(f'{name}: {model} has no weights tagged "{tag}".{nearest(tag, tags)}')
+    return timm.get_pretrained_cfg(name) or PretrainedCfg()
+
+
+def bundled_weights(name: str) -> Bundled:
+    """The table's entry. Raises WeightsError where there is none."""
+    if name not in BUNDLED:
+        hint = nearest(name, BUNDLED) or " None is bundled: use the hub, a file or random weights."
+        raise WeightsError(f"bundled:{name}: no such bundled weights.{hint}")
+    return BUNDLED[name]
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors in a weights file, by name, on the CPU; no code in the file is run. Raises WeightsError."""
+    try:
+        state = timm.models.load_state_dict(str(path), weights_only=True)
+    except Exception as error:  # what a damaged file raises depends on where it is damaged
+        if "weights_only" in str(error):
+            raise WeightsError(
+                f"{path}: refused, because it is damaged or holds more than tensors, and reading that could run code. "
+                "Save the state dict alone, best as .safetensors."
+            ) from error
+        raise WeightsError(f"{path}: cannot be read ({brief(error)}). Copy or download it again.") from error
+    odd = [name for name, value in state.items() if not isinstance(value, Tensor)]
+    if odd or not state:
+        what = f'"{odd[0]}" is not a tensor' if odd else "it is empty"
+        raise WeightsError(f"{path}: not a state dict ({what}). Save `model.state_dict()` alone, best as .safetensors.")
+    return state
+
+
+def _existing(name: str) -> Path:
+    path = Path(name).expanduser()
+    if path.is_file() and path.suffix in SUFFIXES:
+        return path
+    if path.is_file():
+        raise WeightsError(f"file:{name}: not a weights file by its name. Valid endings: {', '.join(SUFFIXES)}.")
+    folder = next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
+    if folder not in (path, path.absolute().parent):
+        raise WeightsError(f"file:{name}: there is no such folder; the nearest above it is {folder}. Correct it.")
+    hint = nearest(path.name, [file.name for file in folder.iterdir() if file.suffix in SUFFIXES])
+    what = "a folder, not a file." if folder == path else f"no such file in {folder}."
+    raise WeightsError(f"file:{name}: {what}{hint or ' There is no weights file in it.'}")
+
+
+def _bundled_file(name: str) -> Path:
+    path = FOLDER / bundled_weights(name).file
+    if not path.is_file() or _sha256(path) != bundled_weights(name).sha256:
+        raise WeightsError(f"bundled:{name}: {path} is missing or damaged. Install medtransfer again.")
+    return path
+
+
+def _sha256(path: Path) -> str:
+    try:
+        stat = path.stat()
+        return _digest(path, stat.st_size, stat.st_mtime_ns)
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({brief(error)}). Check its permissions.") from error
+
+
+@lru_cache(maxsize=256)
+def _digest(path: Path, size: int, modified: int) -> str:
+    """Size and time are there for the cache's sake: a file that changed is hashed again."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
