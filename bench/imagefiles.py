@@ -1,0 +1,196 @@
+"""A table of the user's own image files as a Dataset: checked, split by a seed where no split is given, decoded
+once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from bench.cache import cache_folder, whole_file
+from bench.contract import SPLITS, Dataset, Info, Split
+from bench.decode import SUFFIXES, decode, is_gray
+from bench.errors import DataError
+from bench.splits import RATIOS, TRAIN_VAL, make_splits
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Image files with labels. `files` are relative to `root` (posix) and serve as ids; `split` and `groups` [N] may
+    be None."""
+
+    root: Path
+    files: tuple[str, ...]
+    labels: np.ndarray
+    """int64 [N], or uint8 [N, K] of 0 and 1."""
+    split: np.ndarray | None = None
+    groups: np.ndarray | None = None
+
+
+def checked_path(root: Path, file: str) -> Path:
+    """The image file, which must exist inside `root` and be of a known type. Raises DataError."""
+    path = root / file
+    if not path.exists():
+        raise DataError(
+            f"{path}: no such file{' (a broken link)' if path.is_symlink() else ''}. Correct the path or remove it."
+        )
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise DataError(f"{path}: leads out of {root} (to {path.resolve()}). Copy the file into the folder.")
+    if not path.is_file() or path.suffix.lower() not in SUFFIXES:
+        raise DataError(f"{path}: not an image file ({', '.join(SUFFIXES)}). Convert it to PNG, or remove it.")
+    return path
+
+
+class ImageFiles(Dataset):
+    """Opening checks paths, labels and splits and reads every file once (remembered); pixels are decoded when first
+    asked for."""
+
+    def __init__(self, info: Info, table: Table, seed: int, notes: tuple[str, ...] = ()) -> None:
+        _check_unique(info.name, table)
+        self.paths = [checked_path(table.root, file) for file in table.files]
+        self.table = table
+        self.rows, split_notes = split_rows(info.name, table.labels, seed, table.split, table.groups)
+        self.notes = (
+            *notes,
+            *split_notes,
+            *check_classes(info, {name: table.labels[rows] for name, rows in self.rows.items()}),
+        )
+        self.gray, self.digests = self._scanned()
+        self.info = replace(info, channels=1 if self.gray else 3)
+
+    def load(self, split: str, size: int) -> Split:
+        rows = self.rows[split]
+        images = self._images(rows, size)
+        return Split(images, self.table.labels[rows], np.array(self.table.files)[rows])
+
+    def content_hash(self, size: int) -> str:
+        files, labels = np.array(self.table.files), self.table.labels
+        parts = [
+            [files[rows].tolist(), self._key(rows), labels[rows].tolist()]
+            for rows in (self.rows[name] for name in SPLITS)
+        ]
+        return hashlib.sha256(json.dumps([parts, size, self.gray, self.info.classes]).encode()).hexdigest()
+
+    def _key(self, rows: np.ndarray) -> str:
+        """sha256 (hex) of the bytes of these files, in order: the same on another machine or after a move."""
+        return hashlib.sha256("".join(self.digests[row] for row in rows).encode()).hexdigest()
+
+    def _scanned(self) -> tuple[bool, list[str]]:
+        """Whether all images are gray, and each file's sha256 (hex): remembered while names, sizes and times stay."""
+        stats = [(str(path.resolve()), (stat := path.stat()).st_size, stat.st_mtime_ns) for path in self.paths]
+        note = cache_folder("images") / f"{hashlib.sha256(json.dumps(stats).encode()).hexdigest()[:24]}.json"
+        if not note.exists():
+            with ThreadPoolExecutor() as pool:
+                grays, digests = list(pool.map(is_gray, self.paths)), list(pool.map(_sha256, self.paths))
+            with whole_file(note) as temporary:
+                temporary.write_text(json.dumps([all(grays), digests]))
+        gray, digests = json.loads(note.read_text())
+        return gray, digests
+
+    def _images(self, rows: np.ndarray, size: int) -> np.ndarray:
+        """uint8 [N, size, size] or [N, size, size, 3]: a memory map in the cache folder, filled on first use."""
+        key = f"{self._key(rows)[:24]}-{size}-{'gray' if self.gray else 'rgb'}"
+        target = cache_folder("images") / f"{key}.npy"
+        if not target.exists():
+            shape = (len(rows), size, size) if self.gray else (len(rows), size, size, 3)
+            log.info("decoding %d images of %s at %d px once, to %s", len(rows), self.info.name, size, target)
+            try:
+                with whole_file(target) as temporary:
+                    _fill(temporary, shape, lambda index: decode(self.paths[rows[index]], size, self.gray))
+            except OSError as error:
+                raise DataError(
+                    f"{target}: cannot be written ({error.strerror}). Free disk space or set XDG_CACHE_HOME."
+                ) from error
+        return np.load(target, mmap_mode="r", allow_pickle=False)
+
+
+def split_rows(
+    name: str, labels: np.ndarray, seed: int, split: np.ndarray | None, groups: np.ndarray | None
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """The rows of train, val and test, as given or by the seed, and notes that say which. Raises DataError."""
+    kept = ", groups kept whole" if groups is not None else ""
+    if split is None:
+        shares = "/".join(f"{share:.0%}".rstrip("%") for share in RATIOS.values())
+        rows = make_splits(labels, seed, groups)
+        return _none_empty(name, rows), (f"split {shares} by seed {seed}{kept}",)
+    rows = {part: np.flatnonzero(split == part) for part in SPLITS}
+    notes = ("split as given",)
+    if not len(rows["val"]) and len(train := rows["train"]):
+        parts = make_splits(labels[train], seed, None if groups is None else groups[train], TRAIN_VAL)
+        rows = {"train": train[parts["train"]], "val": train[parts["val"]], "test": rows["test"]}
+        notes = (f"no val given: {TRAIN_VAL['val']:.0%} of train taken by seed {seed}{kept}",)
+    if groups is not None:
+        parts_of = {part: set(groups[index].tolist()) for part, index in rows.items()}
+        for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
+            if torn := sorted(parts_of[one] & parts_of[other]):
+                raise DataError(
+                    f'{name}: group "{torn[0]}" is in {one} and in {other}. Give each group one split, or none.'
+                )
+    return _none_empty(name, rows), notes
+
+
+def check_classes(info: Info, labels: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    """Notes on classes that val or test lack. Raises DataError where train lacks one, or has only one class."""
+    if len(info.classes) < 2 and info.kind != "multi-label":
+        raise DataError(
+            f'{info.name}: has one class ("{"".join(info.classes)}"), expected two or more. Add another class.'
+        )
+    notes = []
+    for part in SPLITS:
+        values = labels[part]
+        counts = values.sum(0) if values.ndim == 2 else np.bincount(values, minlength=len(info.classes))
+        missing = [name for name, count in zip(info.classes, counts, strict=True) if not count]
+        if missing and part == "train":
+            raise DataError(
+                f'{info.name}: no training image has the class "{missing[0]}". Add some, or remove the class.'
+            )
+        if missing:
+            notes.append(f"{part} has no image of {', '.join(missing)}: its AUC is undefined there")
+    return tuple(notes)
+
+
+def _none_empty(name: str, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    for part, index in rows.items():
+        if not len(index):
+            raise DataError(f"{name}: {part} has no images. Add some, or leave the split to the seed.")
+    return rows
+
+
+def _check_unique(name: str, table: Table) -> None:
+    if not table.files:
+        raise DataError(f"{name}: has no images. Check the path; see README for the layouts that are read.")
+    files, counts = np.unique(np.array(table.files), return_counts=True)
+    if counts.max() > 1:
+        raise DataError(f"{name}: {files[counts.argmax()]} is listed {counts.max()} times. List every image once.")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fill(path: Path, shape: tuple[int, ...], image: Callable[[int], np.ndarray]) -> None:
+    """Writes image(0), image(1), ... as an .npy file; images are decoded in threads, straight to their place on
+    disk."""
+    out = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+
+    def put(index: int) -> None:
+        out[index] = image(index)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        try:
+            for _ in pool.map(put, range(shape[0])):
+                pass
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    out.flush()

@@ -1,0 +1,110 @@
+"""Own images listed in a table: `csv:PATH`, UTF-8, one image a row.
+
+| column | meaning |
+|---|---|
+| `path` | image file (PNG, JPEG, TIFF, DICOM), relative to the CSV's folder and inside it |
+| `label` | class name: a binary (two names) or multi-class task |
+| or `labels` | names separated by `|`, empty where there is no finding: a multi-label task |
+| or `grade` | integers 0, 1, 2, ...: an ordinal task |
+| `split` | optional: train, val or test in every row; without val a tenth of train is taken by seed |
+| `group` | optional: the patient; no group is ever in two splits |
+
+Exactly one of `label`, `labels` and `grade` is there. Other columns are not used, which `notes` says.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from bench.contract import SPLITS, Dataset, Info, Kind
+from bench.errors import DataError
+from bench.imagefiles import ImageFiles, Table
+
+PREFIX = "csv:"
+LABELS = ("label", "labels", "grade")
+
+
+def names() -> list[str]:
+    return []
+
+
+def open_dataset(name: str, root: Path, seed: int, source_size: int) -> Dataset:
+    """`name` is `csv:PATH`. Raises DataError."""
+    path = Path(name.removeprefix(PREFIX)).expanduser()
+    frame = _read(path)
+    kind, classes, labels = _labels(path, frame)
+    table = Table(
+        root=path.parent,
+        files=tuple(_filled(path, frame, "path")),
+        labels=labels,
+        split=_splits(path, frame) if "split" in frame else None,
+        groups=np.array(_filled(path, frame, "group")) if "group" in frame else None,
+    )
+    unused = [column for column in frame if column not in ("path", "split", "group", *LABELS)]
+    notes = (f"columns not used: {', '.join(unused)}",) if unused else ()
+    return ImageFiles(Info(name, kind, classes, channels=3, source=str(path)), table, seed, notes)
+
+
+def _read(path: Path) -> pd.DataFrame:
+    try:
+        frame = pd.read_csv(
+            path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True, index_col=False
+        )
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file. Check the path (it is relative to the current folder).") from error
+    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
+        raise DataError(
+            f"{path}: not a readable UTF-8 CSV ({str(error).strip()}). Save it as CSV, comma-separated."
+        ) from error
+    frame.columns = [str(column).strip() for column in frame.columns]
+    if "path" not in frame or sum(column in frame for column in LABELS) != 1:
+        found = ", ".join(frame.columns)
+        raise DataError(f"{path}: has columns {found}. It needs path and exactly one of label, labels and grade.")
+    return frame
+
+
+def _labels(path: Path, frame: pd.DataFrame) -> tuple[Kind, tuple[str, ...], np.ndarray]:
+    if "labels" in frame:
+        sets = [{part.strip() for part in text.split("|")} - {""} for text in frame["labels"]]
+        classes = sorted(set().union(*sets))
+        return (
+            "multi-label",
+            tuple(classes),
+            np.array([[name in found for name in classes] for found in sets], dtype=np.uint8),
+        )
+    if "label" in frame:
+        names = _filled(path, frame, "label")
+        classes = sorted(set(names))
+        place = {label: index for index, label in enumerate(classes)}
+        kind: Kind = "binary" if len(classes) == 2 else "multi-class"
+        return kind, tuple(classes), np.array([place[label] for label in names], dtype=np.int64)
+    grades = _filled(path, frame, "grade")
+    for row, text in enumerate(grades):
+        if not (text.isascii() and text.isdigit()):
+            raise DataError(f'{path}: row {row + 2} has the grade "{text}", expected an integer from 0. Correct it.')
+    values = np.array([int(text) for text in grades], dtype=np.int64)
+    if values.max() >= len(values):
+        raise DataError(
+            f"{path}: row {values.argmax() + 2} has the grade {values.max()}. Number the grades 0, 1, 2, ..."
+        )
+    return "ordinal", tuple(str(grade) for grade in range(values.max() + 1)), values
+
+
+def _splits(path: Path, frame: pd.DataFrame) -> np.ndarray:
+    values = _filled(path, frame, "split")
+    for row, value in enumerate(values):
+        if value not in SPLITS:
+            raise DataError(f'{path}: row {row + 2} has the split "{value}", expected train, val or test. Correct it.')
+    return np.array(values)
+
+
+def _filled(path: Path, frame: pd.DataFrame, column: str) -> list[str]:
+    values = [value.strip() for value in frame[column]]
+    if not values:
+        raise DataError(f"{path}: has no rows. Add one for each image.")
+    if "" in values:
+        raise DataError(f"{path}: row {values.index('') + 2} has an empty {column}. Fill it in, or remove the row.")
+    return values
