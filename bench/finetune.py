@@ -1,0 +1,84 @@
+"""FineTune: the reference strategy and the base of gradient strategies, which override hooks or write `fit`, never
+both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bench.contract import Hparams, Predictor, Strategy, Task
+from bench.network import Network
+from bench.run import Run
+from bench.train import train
+
+if TYPE_CHECKING:
+    import optuna
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Parameters that train at `scale` times the learning rate. What is in no group is frozen."""
+
+    params: list[nn.Parameter]
+    scale: float = 1.0
+    weight_decay: float | None = None
+    """None: the protocol's."""
+
+
+class FineTune(Strategy):
+    """Trains the whole network by gradient descent on the task's loss; each hook is one thing a strategy may change."""
+
+    family = "fine-tuning"
+    lr: ClassVar[tuple[float, float, float]] = (1e-4, 1e-3, 1e-2)
+    """Lowest, default and highest learning rate (of the head), for Adam and AdamW; a matrix that trains by SGD sets
+    its own range in [settings]."""
+    backbone_scale: ClassVar[float] = 0.1
+    """The backbone's learning rate as a share of the head's."""
+
+    def space(self, trial: optuna.Trial) -> Hparams:
+        return {"lr": trial.suggest_float("lr", self.lr[0], self.lr[2], log=True)}
+
+    def defaults(self) -> Hparams:
+        return {"lr": self.lr[1]}
+
+    def build(self, task: Task, hparams: Hparams, run: Run) -> Network:
+        """The network to train: private, on the device."""
+        return run.network(task.outputs, self.pretrained)
+
+    def param_groups(self, net: Network, hparams: Hparams, epoch: int) -> list[Group]:
+        """What trains in this epoch, and how fast; asked anew before every epoch."""
+        return [
+            Group(list(net.features.parameters()), self.backbone_scale),
+            Group(list(net.head.parameters())),
+        ]
+
+    def augment(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Images float32 in 0..1 [B, C, S, S] on the device and their labels, before normalisation; labels may become
+        soft (float [B, K])."""
+        return images, labels
+
+    def loss(self, net: Network, images: Tensor, labels: Tensor, task: Task, hparams: Hparams, run: Run) -> Tensor:
+        """The scalar to minimise on one batch of normalised images."""
+        return task_loss(net(images), labels, task, run.protocol.label_smoothing)
+
+    def finish(self, net: Network, task: Task, hparams: Hparams, run: Run) -> Predictor:
+        """The predictor, from the network at its best epoch."""
+        return run.predictor(net.eval())
+
+    def fit(self, task: Task, hparams: Hparams, run: Run) -> Predictor:
+        net = self.build(task, hparams, run)
+        train(net, self, task, hparams, run)
+        return self.finish(net, task, hparams, run)
+
+
+def task_loss(logits: Tensor, labels: Tensor, task: Task, label_smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy, or binary cross-entropy for multi-label. Labels int64 [B], or float [B, K] (multi-label or
+    soft)."""
+    if task.info.kind == "multi-label":
+        smooth = labels * (1 - label_smoothing) + 0.5 * label_smoothing
+        return functional.binary_cross_entropy_with_logits(logits.float(), smooth)
+    return functional.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)

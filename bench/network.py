@@ -1,0 +1,39 @@
+"""A backbone with a head: what gradient strategies train."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from bench.backbones import feature_width, stages
+
+
+class Network(nn.Module):
+    """Normalised images float32 [N, 3, S, S] -> logits [N, K], through pooled features [N, D] and a linear head."""
+
+    def __init__(self, features: nn.Module, outputs: int, seed: int) -> None:
+        super().__init__()
+        self.features = features
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed a GPU's generator for good
+            self.head = nn.Linear(feature_width(features), outputs)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.features(images))
+
+    def stages(self) -> list[list[nn.Parameter]]:
+        """The backbone's parameters by stage, stem first; the head is not among them."""
+        named = dict(self.features.named_parameters())
+        return [[named[name] for name in stage] for stage in stages(self.features)]
+
+
+def set_modes(net: nn.Module) -> None:
+    """Train mode, but eval for every module of which nothing is trainable: a frozen BatchNorm in train mode would go on
+    drifting, since its running statistics are no parameters."""
+    parameters = list(net.parameters())
+    if parameters and not any(p.requires_grad for p in parameters):
+        net.eval()
+        return
+    net.training = True
+    for child in net.children():
+        set_modes(child)

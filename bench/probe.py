@@ -1,0 +1,98 @@
+"""Many linear heads on the same frozen features, trained together in batched products."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from bench.contract import Hparams, Protocol, Task
+from bench.train import lr_factor, val_scores
+
+MOMENTUM = 0.9
+
+
+@dataclass(frozen=True, eq=False)
+class Heads:
+    """P heads as they ended, on raw (not standardised) features."""
+
+    weight: Tensor
+    """float32 [P, D, K]."""
+    bias: Tensor
+    """float32 [P, K]."""
+    curves: list[list[float]]
+    """val AUC of each head after each epoch."""
+
+    def __call__(self, which: int, features: Tensor) -> Tensor:
+        return features @ self.weight[which] + self.bias[which]
+
+
+def fit_heads(
+    train: Tensor, val: Tensor, task: Task, hparams: Sequence[Hparams], seeds: Sequence[int], protocol: Protocol
+) -> Heads:
+    """Train head i with hparams[i] (`lr`, `weight_decay`) and seeds[i] (its initial weights and its order of images).
+
+    `train` [N, D] and `val` [M, D] are float32 features. They are standardised with the training images' mean and
+    deviation, without which a probe's conditioning is poor, and SGD with Nesterov momentum follows the softmax's
+    (multi-label: sigmoid's) closed-form gradient. The problem is convex and the rate falls to zero, so the last epoch
+    is kept: choosing one by val AUC would only add the noise of a small val."""
+    count, width, outputs, device = len(seeds), train.shape[1], task.outputs, train.device
+    centre, scale = train.mean(0), train.std(0, correction=0)
+    scale = scale.masked_fill(scale < 1e-6, math.inf)  # silent on train: one flash on val would outweigh all the rest
+    train, val = (train - centre) / scale, (val - centre) / scale
+    targets = _targets(task, protocol.label_smoothing)
+
+    weight, bias = _initial(width, outputs, seeds, device)
+    speed = [torch.zeros_like(weight), torch.zeros_like(bias)]
+    rate = torch.tensor([h["lr"] for h in hparams], device=device)[:, None]
+    decay = torch.tensor([h["weight_decay"] for h in hparams], device=device)[:, None, None]
+    shuffles = [torch.Generator().manual_seed(seed) for seed in seeds]
+    steps = math.ceil(len(train) / protocol.batch_size)
+    curves: list[list[float]] = [[] for _ in seeds]
+
+    for epoch in range(protocol.epochs):
+        orders = torch.stack([torch.randperm(len(train), generator=g) for g in shuffles]).to(device)
+        for step, index in enumerate(orders.tensor_split(steps, dim=1)):
+            inputs, wanted = train[index], targets[index]  # [P, B, D], [P, B, K]
+            logits = torch.baddbmm(bias[:, None], inputs, weight)
+            error = _gradient(logits, wanted, task)
+            now = rate * lr_factor((epoch * steps + step) / (protocol.epochs * steps), protocol)
+            slopes = [torch.bmm(inputs.transpose(1, 2), error) + decay * weight, error.sum(1)]
+            for value, moving, slope, pace in zip((weight, bias), speed, slopes, (now[:, None], now), strict=True):
+                moving.mul_(MOMENTUM).add_(slope)
+                value.sub_(pace * (slope + MOMENTUM * moving))
+        logits = torch.baddbmm(bias[:, None], val.expand(count, -1, -1), weight)
+        for i in range(count):
+            curves[i].append(val_scores(logits[i], task.val, task)[0])
+
+    # Fold the standardisation into the heads.
+    weight = weight / scale[:, None]
+    return Heads(weight, bias - torch.einsum("d,pdk->pk", centre, weight), curves)
+
+
+def _initial(width: int, outputs: int, seeds: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
+    heads = []
+    with torch.random.fork_rng(devices=[]):
+        for seed in seeds:
+            torch.default_generator.manual_seed(seed)
+            heads.append(nn.Linear(width, outputs))
+    weight = torch.stack([head.weight.detach().T for head in heads])
+    return weight.to(device).contiguous(), torch.stack([head.bias.detach() for head in heads]).to(device)
+
+
+def _targets(task: Task, label_smoothing: float) -> Tensor:
+    """float32 [N, K]: smoothed as torch's losses smooth."""
+    if task.info.kind == "multi-label":
+        return task.train.labels * (1 - label_smoothing) + 0.5 * label_smoothing
+    one_hot = nn.functional.one_hot(task.train.labels, task.outputs).float()
+    return one_hot * (1 - label_smoothing) + label_smoothing / task.outputs
+
+
+def _gradient(logits: Tensor, targets: Tensor, task: Task) -> Tensor:
+    """d(mean loss)/d(logits) of each problem, [P, B, K]."""
+    if task.info.kind == "multi-label":
+        return (torch.sigmoid(logits) - targets) / (logits.shape[1] * logits.shape[2])
+    return (torch.softmax(logits, dim=2) - targets) / logits.shape[1]

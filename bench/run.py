@@ -1,0 +1,131 @@
+"""What the harness lends to a strategy: a private copy of the backbone, cached features, the seed, the budget."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from bench.backbones import build_features, normalisation
+from bench.contract import Backbone, Predictor, Protocol
+from bench.images import Images, normalise, resize
+from bench.network import Network
+
+Report = Callable[[int, float, float], None]
+"""epoch, val AUC, val loss -> None; raises optuna.TrialPruned to end a hopeless trial."""
+
+FEATURE_BATCH = 128
+
+
+def _silent(epoch: int, auc: float, loss: float) -> None:
+    """Nobody asked."""
+
+
+@dataclass
+class Meter:
+    """What a fit cost, counted where the work is done."""
+
+    images_seen: int = 0
+    """Training images shown, counted once an epoch, cached features or not: the budget that strategies share."""
+    params_total: int = 0
+    params_trained: int = 0
+    curve: list[float] = field(default_factory=list)
+    """val AUC after each epoch."""
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """Passed to `Strategy.fit`. Frozen: a strategy cannot change the budget or the seed."""
+
+    backbone: Backbone
+    protocol: Protocol
+    seed: int
+    size: int
+    device: torch.device
+    precision: str
+    """"fp32" or "bf16" (autocast)."""
+    report: Report = _silent
+    meter: Meter = field(default_factory=Meter)
+    memory: dict[object, object] = field(default_factory=dict)
+    """Frozen networks and features, shared by the trials and seeds of a session."""
+
+    def network(self, outputs: int, pretrained: bool = True) -> Network:
+        """A private, trainable copy of the backbone with a fresh linear head, both on the device."""
+        net = Network(build_features(self.backbone, self.seed, pretrained), outputs, self.seed)
+        return net.to(self.device).to(memory_format=torch.channels_last)
+
+    def fresh(self, seed: int, report: Report | None = None) -> Run:
+        """The same run for another fit: its own seed and meter."""
+        return replace(self, seed=seed, meter=Meter(), report=report or self.report)
+
+    def child(self) -> Run:
+        """The same run, but its epochs are not reported to the trial (for the first of two stages, say)."""
+        return replace(self, report=_silent)
+
+    def resized(self, images: Tensor) -> Tensor:
+        """Raw uint8 [N, C, H, W] -> float32 in 0..1 [N, C, S, S] at the task's size: where augmentation comes in."""
+        return resize(images, self.size, self.protocol.resize).float().div_(255)
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """float32 in 0..1 [N, 1 or 3, S, S] -> three channels, normalised as the backbone was trained."""
+        mean, std = self._normalisation()
+        return normalise(images, mean, std).contiguous(memory_format=torch.channels_last)
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """Raw uint8 images -> what a network takes."""
+        return self.normalised(self.resized(images))
+
+    def predictor(self, net: nn.Module) -> Predictor:
+        """A network of normalised images as a predictor of raw ones. The caller sets its mode."""
+
+        def predict(images: Tensor) -> Tensor:
+            with self.autocast():
+                return net(self.prepare(images)).float()
+
+        return predict
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def frozen(self) -> nn.Module:
+        """The backbone as pretrained (random weights: as seed 0 draws them), shared, in eval mode and without
+        gradients. Not to be changed."""
+        key = ("frozen", self.backbone)
+        if key not in self.memory:
+            net = build_features(self.backbone, seed=0).to(self.device).to(memory_format=torch.channels_last)
+            self.memory[key] = net.eval().requires_grad_(False)
+        return self.memory[key]  # type: ignore[return-value]
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Raw uint8 [N, C, H, W] -> frozen features float32 [N, D]. The last answer is kept: the predictors of a
+        probe's seeds are asked one after the other for the same batch."""
+        last = self.memory.get("embedded")
+        if not (isinstance(last, tuple) and last[0] is images and last[1] == self.backbone):
+            with torch.inference_mode(), self.autocast():
+                last = (images, self.backbone, self.frozen()(self.prepare(images)).float())
+            self.memory["embedded"] = last
+        return last[2]
+
+    def features(self, images: Images) -> Tensor:
+        """Frozen features float32 [N, D] of a split: computed once, shared by strategies, trials and seeds."""
+        key = ("features", self.backbone, self.size, self.protocol.resize, images.key)
+        if key not in self.memory:
+            self.memory[key] = torch.cat([self.embed(pixels) for pixels, _ in images.batches(FEATURE_BATCH)]).clone()
+        return self.memory[key]  # type: ignore[return-value]
+
+    def _normalisation(self) -> tuple[Tensor, Tensor]:
+        key = ("normalisation", self.backbone)
+        if key not in self.memory:
+            self.memory[key] = tuple(t.to(self.device) for t in normalisation(self.backbone))
+        return self.memory[key]  # type: ignore[return-value]
+
+
+@contextlib.contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Dropout and the like drawn from `seed`, the caller's random numbers left as they were."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,141 @@
+"""The one training loop."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from bench.contract import Hparams, Protocol, Task
+from bench.errors import Diverged
+from bench.images import Images, predict
+from bench.metrics import auc, probabilities
+from bench.network import Network, set_modes
+from bench.run import Run
+
+if TYPE_CHECKING:
+    from bench.finetune import FineTune, Group
+
+
+def train(net: Network, strategy: FineTune, task: Task, hparams: Hparams, run: Run) -> None:
+    """Train `net` in place for the run's epochs and leave it at its best epoch: highest val AUC, lowest val loss among
+    equals (and alone where the AUC is undefined because val lacks a class).
+
+    Raises Diverged on a non-finite loss, optuna.TrialPruned when the tuner ends the trial."""
+    protocol = run.protocol
+    shuffle = torch.Generator().manual_seed(run.seed)
+    draws = torch.Generator(run.device).manual_seed(run.seed)
+    steps_an_epoch = math.ceil(len(task.train) / protocol.batch_size)
+    planned = steps_an_epoch * protocol.epochs
+    optimizer: torch.optim.Optimizer | None = None
+    best: tuple[float, float] = (-math.inf, -math.inf)
+    best_state: dict[str, Tensor] = {}
+    best_epoch = step = trained = 0
+
+    for epoch in range(protocol.epochs):
+        groups = strategy.param_groups(net, hparams, epoch)
+        optimizer = make_optimizer(net, groups, protocol, optimizer)
+        trained = max(trained, sum(p.numel() for p in net.parameters() if p.requires_grad))
+        set_modes(net)
+        total = torch.zeros((), device=run.device)
+        # Equal shares rather than a short last batch: BatchNorm needs more than one image.
+        for index in torch.randperm(len(task.train), generator=shuffle).tensor_split(steps_an_epoch):
+            rate = hparams["lr"] * lr_factor(step / planned, protocol)
+            for group, wanted in zip(optimizer.param_groups, groups, strict=True):
+                group["lr"] = rate * wanted.scale
+            pixels, labels = task.train.batch(index.to(run.device))
+            images, labels = strategy.augment(run.resized(pixels), labels, draws)
+            with run.autocast():
+                loss = strategy.loss(net, run.normalised(images), labels, task, hparams, run)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            if protocol.clip:
+                nn.utils.clip_grad_norm_([p for g in groups for p in g.params], protocol.clip)
+            optimizer.step()
+            total += loss.detach()
+            run.meter.images_seen += len(labels)
+            step += 1
+        if not torch.isfinite(total):  # asked once an epoch: asking each step would stall a GPU
+            raise Diverged(f"the loss became {total.item()} in epoch {epoch + 1} at lr {hparams['lr']:.3g}")
+
+        val_auc, val_loss = validate(net, task, run, f"epoch {epoch + 1} at lr {hparams['lr']:.3g}")
+        run.meter.curve.append(val_auc)
+        score = (val_auc if math.isfinite(val_auc) else -math.inf, -val_loss)
+        if score > best or not best_state:
+            best, best_epoch = score, epoch
+            best_state = {name: tensor.detach().clone() for name, tensor in net.state_dict().items()}
+        run.report(epoch, val_auc, val_loss)
+        if protocol.patience and epoch - best_epoch >= protocol.patience:
+            break
+
+    net.load_state_dict(best_state)
+    net.requires_grad_(False)
+    run.meter.params_total = sum(p.numel() for p in net.parameters())
+    run.meter.params_trained = max(run.meter.params_trained, trained)
+
+
+def validate(net: Network, task: Task, run: Run, when: str) -> tuple[float, float]:
+    """AUC and mean loss on val, in eval mode. Raises Diverged, with `when`, on a non-finite logit."""
+    net.eval()
+    logits = predict(run.predictor(net), task.val)
+    if not torch.isfinite(logits).all():
+        raise Diverged(f"logits on val became non-finite in {when}")
+    return val_scores(logits, task.val, task)
+
+
+def val_scores(logits: Tensor, val: Images, task: Task) -> tuple[float, float]:
+    """AUC and mean task loss of logits on val."""
+    from bench.finetune import task_loss
+
+    probs = probabilities(logits.cpu().numpy(), task.info.kind)
+    return auc(val.labels.cpu().numpy(), probs, task.info.kind), float(task_loss(logits, val.labels, task))
+
+
+def lr_factor(progress: float, protocol: Protocol) -> float:
+    """The learning rate's share of its peak after `progress` (0..1) of the planned steps."""
+    if progress < protocol.warmup:
+        # Half a step is no use at the very start: begin above zero.
+        return max(progress / protocol.warmup, 0.01)
+    if protocol.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * (progress - protocol.warmup) / (1 - protocol.warmup)))
+    if protocol.schedule == "step":
+        return 1.0 if progress < 0.5 else 0.1 if progress < 0.75 else 0.01
+    return 1.0
+
+
+def make_optimizer(
+    net: nn.Module, groups: list[Group], protocol: Protocol, previous: torch.optim.Optimizer | None
+) -> torch.optim.Optimizer:
+    """An optimizer over `groups`, with everything else frozen. The previous epoch's is kept when the groups are the
+    same; otherwise its moments are carried over for the parameters that train on."""
+    chosen = {id(p) for g in groups for p in g.params}
+    if previous is not None and [[id(p) for p in g["params"]] for g in previous.param_groups] == [
+        [id(p) for p in g.params] for g in groups
+    ]:
+        return previous
+    for parameter in net.parameters():
+        parameter.requires_grad_(id(parameter) in chosen)
+        if id(parameter) not in chosen:
+            parameter.grad = None
+    tables = [
+        {
+            "params": g.params,
+            "lr": 0.0,
+            "weight_decay": protocol.weight_decay if g.weight_decay is None else g.weight_decay,
+        }
+        for g in groups
+    ]
+    optimizer: torch.optim.Optimizer
+    if protocol.optimizer == "sgd":
+        optimizer = torch.optim.SGD(tables, momentum=0.9, nesterov=True, fused=True)
+    elif protocol.optimizer == "adam":
+        optimizer = torch.optim.Adam(tables, fused=True)
+    else:
+        optimizer = torch.optim.AdamW(tables, fused=True)
+    if previous is not None:
+        for trained, moments in previous.state.items():
+            if id(trained) in chosen:
+                optimizer.state[trained] = moments
+    return optimizer

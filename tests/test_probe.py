@@ -1,0 +1,76 @@
+"""Many heads at once are what each head is alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from bench.check import phantom_task
+from bench.contract import Protocol, Task
+from bench.finetune import task_loss
+from bench.probe import _gradient, fit_heads
+
+PROTOCOL = Protocol(epochs=4, batch_size=16, label_smoothing=0.1)
+
+
+def features(task: Task) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random projections of the pixels: enough signal to have something to select on."""
+    draw = torch.Generator().manual_seed(0)
+    projection = torch.randn(task.train.pixels[0].numel(), 12, generator=draw)
+    return tuple((images.pixels.float().flatten(1) / 255) @ projection for images in (task.train, task.val))
+
+
+@pytest.mark.parametrize("kind", ["binary", "multi-class", "multi-label", "ordinal"])
+def test_a_batch_of_heads_equals_each_head_alone(kind: str) -> None:
+    task = phantom_task(kind)
+    train, val = features(task)
+    hparams = [{"lr": lr, "weight_decay": wd} for lr, wd in [(0.01, 0.0), (0.1, 0.01), (0.3, 1.0)]]
+    together = fit_heads(train, val, task, hparams, [0, 1, 2], PROTOCOL)
+    for i in range(3):
+        alone = fit_heads(train, val, task, [hparams[i]], [i], PROTOCOL)
+        torch.testing.assert_close(together.weight[i], alone.weight[0], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(together.bias[i], alone.bias[0], rtol=1e-4, atol=1e-5)
+        assert together.curves[i] == pytest.approx(alone.curves[0], abs=1e-6, nan_ok=True)
+
+
+@pytest.mark.parametrize("kind", ["multi-class", "multi-label"])
+def test_the_closed_form_gradient_is_autograds(kind: str) -> None:
+    task = phantom_task(kind)
+    labels = task.train.labels
+    logits = torch.randn(len(labels), task.outputs, requires_grad=True)
+    task_loss(logits, labels, task).backward()
+    targets = labels if kind == "multi-label" else nn.functional.one_hot(labels, task.outputs).float()
+    torch.testing.assert_close(_gradient(logits.detach()[None], targets[None], task)[0], logits.grad)
+
+
+def test_the_heads_equal_torchs_sgd_on_standardised_features() -> None:
+    """One head, plain nn.Linear and torch.optim.SGD in a loop: the same numbers at every epoch's end."""
+    task = phantom_task("multi-class")
+    train, val = features(task)
+    protocol = Protocol(epochs=1, batch_size=len(train), warmup=0.0, schedule="constant")
+    heads = fit_heads(train, val, task, [{"lr": 0.1, "weight_decay": 0.02}], [5], protocol)
+    torch.manual_seed(5)
+    linear = nn.Linear(train.shape[1], task.outputs)
+    centre, scale = train.mean(0), train.std(0, correction=0)
+    optimizer = torch.optim.SGD(
+        [{"params": [linear.weight], "weight_decay": 0.02}, {"params": [linear.bias]}],
+        lr=0.1,
+        momentum=0.9,
+        nesterov=True,
+    )
+    nn.functional.cross_entropy(linear((train - centre) / scale), task.train.labels).backward()
+    optimizer.step()
+    torch.testing.assert_close(heads(0, val), linear((val - centre) / scale), rtol=1e-4, atol=1e-4)
+
+
+def test_a_feature_that_is_silent_on_train_has_no_say_on_val() -> None:
+    task = phantom_task("binary")
+    train, val = features(task)
+    train, val = train.clone(), val.clone()
+    train[:, 3], val[:, 3] = 0.0, 1e6
+    heads = fit_heads(train, val, task, [{"lr": 0.1, "weight_decay": 0.01}], [0], PROTOCOL)
+    silent = val.clone()
+    silent[:, 3] = 0.0
+    assert np.allclose(heads(0, val), heads(0, silent))
