@@ -1,0 +1,195 @@
+"""The contract suite: what every strategy must hold to, run on one plug-in file (`medtransfer check`) or on all (the
+tests)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import optuna
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from bench import registry
+from bench.contract import Backbone, Hparams, Protocol, Strategy, Task
+from bench.finetune import FineTune
+from bench.images import predict, to_device
+from bench.network import Network
+from bench.run import Run, seeded
+from bench.train import train
+
+PHANTOMS = {
+    "binary": "phantom-radiograph",
+    "multi-class": "phantom-histology",
+    "multi-label": "phantom-chest",
+    "ordinal": "phantom-fundus",
+}
+"""One phantom a kind of task."""
+BACKBONE = Backbone("test_resnet", weights="random")
+"""timm's own test network: BatchNorm, half a million parameters."""
+SIZE = 32
+IMAGES = 40
+PROTOCOL = Protocol(epochs=3, trials=2, batch_size=16)
+
+
+def check_strategy(path: Path, console: Console) -> bool:
+    """Run the suite over the strategies of a file and print each finding; True where all hold. Raises UsageError."""
+    names = registry.names_in(path)
+    good = True
+    for name, strategy in names.items():
+        for kind in PHANTOMS:
+            task = phantom_task(kind)
+            if reason := strategy.applies(task.info, BACKBONE):
+                console.print(f"{name} on {kind}: skipped: {reason}", highlight=False, markup=False)
+                continue
+            for promise, broken in examine(strategy, task):
+                good = good and not broken
+                if broken:
+                    console.print(f"{name} on {kind}: {promise}: BROKEN: {broken}", style="red", markup=False)
+            if good:
+                console.print(f"{name} on {kind}: all promises hold", style="green", highlight=False, markup=False)
+    return good
+
+
+def phantom_task(kind: str, size: int = SIZE, images: int = IMAGES) -> Task:
+    """A task of a few phantom images on the CPU, every class among them."""
+    dataset = registry.open_dataset(PHANTOMS[kind], Path("."))
+    splits = {}
+    for name in ("train", "val"):
+        split = to_device(dataset.load(name, size), f"check/{kind}/{name}", torch.device("cpu"))
+        splits[name] = split.take(np.arange(min(images, len(split))))
+    return Task(dataset.info, size, splits["train"], splits["val"])
+
+
+def new_run(seed: int = 3, backbone: Backbone = BACKBONE, protocol: Protocol = PROTOCOL, size: int = SIZE) -> Run:
+    """A run on the CPU that reports to nobody."""
+    return Run(backbone, protocol, seed, size, torch.device("cpu"), "fp32")
+
+
+def examine(strategy: Strategy, task: Task, backbone: Backbone = BACKBONE) -> Iterator[tuple[str, str]]:
+    """(promise, what is wrong or "") of each promise of the contract. Stops at the first exception of the strategy."""
+    try:
+        hparams = strategy.defaults()
+        yield "hyperparameters are JSON and hold an lr", _hparams(strategy, hparams)
+        before = _state(strategy)
+        images = _pixels(task)
+        run = new_run(backbone=backbone, size=task.size)
+        shared = state_digest(run.frozen())
+        logits = _logits(strategy, task, hparams, run)
+        yield "the images are untouched", _same(images, _pixels(task), "pixels or labels")
+        yield "logits are finite float [N, K]", _shape(logits, task)
+        yield (
+            "the same seed gives the same logits",
+            _equal(logits, _logits(strategy, task, hparams, new_run(backbone=backbone, size=task.size))),
+        )
+        yield (
+            "the shared backbone is untouched",
+            _same(shared, state_digest(run.frozen()), "weights or BatchNorm statistics"),
+        )
+        yield "the strategy keeps no state", _same(before, _state(strategy), "attributes")
+        yield (
+            "the meter is kept",
+            "" if run.meter.images_seen and run.meter.params_trained else "images_seen or params_trained is 0",
+        )
+        if strategy.fit_many is not None:
+            yield "fit_many gives what fit gives", _many(strategy, task, hparams, backbone)
+        if isinstance(strategy, FineTune) and type(strategy).fit is FineTune.fit:
+            yield "what is frozen does not move", _frozen(strategy, task, hparams, backbone)
+    except Exception as error:  # whatever a plug-in raises is a finding
+        yield "it runs", f"{type(error).__name__}: {error}"
+
+
+def state_digest(module: nn.Module) -> str:
+    """sha256 of all parameters and buffers, BatchNorm statistics included."""
+    return _digest(list(module.state_dict().values()))
+
+
+def never_trained(strategy: FineTune, net: Network, hparams: Hparams, epochs: int) -> dict[str, Tensor]:
+    """Name -> tensor of what must not move: parameters in no group of any epoch, and the buffers of modules that have
+    parameters none of which ever trains."""
+    trained = {id(p) for e in range(epochs) for g in strategy.param_groups(net, hparams, e) for p in g.params}
+    still: dict[str, Tensor] = {name: p for name, p in net.named_parameters() if id(p) not in trained}
+    for path, module in net.named_modules():
+        own = list(module.parameters(recurse=False))
+        if own and not any(id(p) in trained for p in own):
+            still |= {f"{path}.{name}": buffer for name, buffer in module.named_buffers(recurse=False)}
+    return still
+
+
+def _hparams(strategy: Strategy, defaults: Hparams) -> str:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    study.enqueue_trial(defaults)
+    for hparams in (defaults, strategy.space(study.ask()), strategy.space(study.ask())):
+        if json.loads(json.dumps(hparams)) != hparams:
+            return f"{hparams} does not survive JSON"
+        if not isinstance(hparams.get("lr"), float):
+            return f"no lr in {hparams}"
+        if set(hparams) != set(defaults):
+            return f"space gives {sorted(hparams)}, defaults {sorted(defaults)}"
+    return ""
+
+
+def _logits(strategy: Strategy, task: Task, hparams: Hparams, run: Run) -> Tensor:
+    with seeded(run.seed, run.device):
+        predictor = strategy.fit(task, dict(hparams), run)
+    return predict(predictor, task.val)
+
+
+def _shape(logits: Tensor, task: Task) -> str:
+    wanted = (len(task.val), task.outputs)
+    if tuple(logits.shape) != wanted:
+        return f"shape {tuple(logits.shape)}, not {wanted}"
+    return "" if torch.isfinite(logits).all() else "not finite"
+
+
+def _equal(first: Tensor, second: Tensor) -> str:
+    return "" if torch.equal(first, second) else f"they differ by up to {(first - second).abs().max():.2g}"
+
+
+def _many(strategy: Strategy, task: Task, hparams: Hparams, backbone: Backbone) -> str:
+    assert strategy.fit_many is not None
+    seeds = [3, 4]
+    run = new_run(backbone=backbone, size=task.size)
+    together = [predict(p, task.val) for p in strategy.fit_many(task, [hparams, hparams], seeds, run)]
+    for seed, logits in zip(seeds, together, strict=True):
+        alone = _logits(strategy, task, hparams, new_run(seed, backbone=backbone, size=task.size))
+        if not torch.allclose(logits, alone, rtol=1e-4, atol=1e-4):
+            return f"seed {seed}: they differ by up to {(logits - alone).abs().max():.2g}"
+    return ""
+
+
+def _frozen(strategy: FineTune, task: Task, hparams: Hparams, backbone: Backbone) -> str:
+    run = new_run(backbone=backbone, size=task.size)
+    net = strategy.build(task, hparams, run)
+    still = never_trained(strategy, net, hparams, run.protocol.epochs)
+    before = {name: _digest([tensor]) for name, tensor in still.items()}
+    with seeded(run.seed, run.device):
+        train(net, strategy, task, hparams, run)
+    after = dict(net.state_dict())
+    moved = [name for name, digest in before.items() if digest != _digest([after[name]])]
+    return f"{len(moved)} tensors moved, such as {moved[0]}" if moved else ""
+
+
+def _state(strategy: Strategy) -> str:
+    return repr(sorted(vars(strategy).items()))
+
+
+def _pixels(task: Task) -> str:
+    return _digest([task.train.pixels, task.train.labels, task.val.pixels, task.val.labels])
+
+
+def _same(before: str, after: str, what: str) -> str:
+    return "" if before == after else f"{what} changed"
+
+
+def _digest(tensors: list[Tensor | np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(
+            np.ascontiguousarray(tensor.detach().cpu().numpy() if isinstance(tensor, Tensor) else tensor).tobytes()
+        )
+    return digest.hexdigest()

@@ -1,0 +1,68 @@
+"""What a plan comes to, in the terminal: cells, what is done, skips and failures with reasons, time."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from rich.console import Console
+
+from bench import device
+from bench.estimate import estimate, words
+from bench.plan import Cell, Plan
+
+LONG = 2 * 3600
+"""Seconds from which a total is given in GPU-hours too."""
+
+
+def describe(plan: Plan, console: Console) -> dict[str, float]:
+    """Print the plan; gives the estimated seconds of each cell that is left, by fingerprint. Raises UsageError."""
+    where = device.pick(plan.matrix.device)
+    matrix = plan.matrix
+    todo = plan.todo
+    names = [
+        (len(matrix.strategies), "strategies"),
+        (len(matrix.backbones), "backbones"),
+        (len(matrix.datasets), "datasets"),
+        (len(matrix.sizes), "sizes"),
+        (len(matrix.amounts), "amounts of data"),
+    ]
+    product = " x ".join(f"{count} {name if count > 1 else _singular(name)}" for count, name in names)
+    _say(console, f"{len(plan.cells)} cells: {product}; {matrix.seeds} seeds, {matrix.protocol.trials} trials, "
+                  f"{matrix.protocol.epochs} epochs each")  # fmt: skip
+    for note in plan.notes:
+        _say(console, f"note: {note}", "yellow")
+    _reasons(console, "skipped", [(cell, cell.skip) for cell in plan.skips], "cyan")
+    _reasons(console, "cannot run", [(cell, cell.error) for cell in plan.errors], "red")
+    if there := sum(matrix.seeds - len(plan.missing(cell)) for cell in plan.cells):
+        _say(console, f"{there} of {len(plan.cells) * matrix.seeds} rows are in {matrix.results} already")
+    if not todo:
+        return {}
+    seconds = estimate(plan, where)
+    total = sum(seconds.values()) / matrix.jobs
+    text = f"{len(todo)} cells to run on {device.describe(where)}: about {words(total)}"
+    if total >= LONG:
+        text += f" ({total / 3600:.1f} {'GPU' if where.type == 'cuda' else 'CPU'}-hours)"
+    _say(console, text)
+    if total >= LONG:
+        by_dataset: Counter[str] = Counter()
+        for cell in todo:
+            by_dataset[f"{cell.dataset} {cell.size} px"] += seconds[cell.fingerprint]  # type: ignore[assignment]
+        for name, part in by_dataset.most_common():
+            _say(console, f"  {name}: {words(part)}")
+    return seconds
+
+
+def _reasons(console: Console, what: str, cells: list[tuple[Cell, str]], style: str) -> None:
+    """Each reason once, with how many cells it holds for."""
+    for reason, count in Counter(reason for _, reason in cells).items():
+        labels = [cell.label for cell, why in cells if why == reason]
+        subject = labels[0] if count == 1 else f"{count} cells (such as {labels[0]})"
+        _say(console, f"{what}: {subject}: {reason}", style)
+
+
+def _say(console: Console, text: str, style: str = "") -> None:
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def _singular(plural: str) -> str:
+    return {"strategies": "strategy", "amounts of data": "amount of data"}.get(plural, plural.removesuffix("s"))

@@ -1,0 +1,86 @@
+"""The device a run uses, the precision that pays on it, and what it has used up."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import sys
+from pathlib import Path
+
+import torch
+
+from bench.errors import UsageError
+
+RAPL = Path("/sys/class/powercap/intel-rapl:0/energy_uj")
+
+
+def pick(name: str) -> torch.device:
+    """ "auto" is the GPU where there is one. Raises UsageError for a device that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(
+            f"--device {name}: torch sees {torch.cuda.device_count()} CUDA devices. Use --device cpu or auto."
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UsageError(f"--device {name}: torch sees no Metal device. Use --device cpu or auto.")
+    return device
+
+
+def precision(device: torch.device) -> str:
+    """ "bf16" where the device computes in it, else "fp32" (on a CPU without AMX, bf16 is emulated and slower)."""
+    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bf16"
+    return "fp32"
+
+
+def describe(device: torch.device) -> str:
+    """The device's name for a table."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "cpu":
+        return f"CPU {_cpu_name()}"
+    return f"{device.type} {platform.machine()}"
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """The most memory held since the last reset on a GPU; the process's peak so far on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+def energy_joules(device: torch.device) -> float | None:
+    """A counter of energy used, where the device has one that this user may read; differences of it mean something."""
+    if device.type == "cuda":
+        try:
+            import pynvml
+        except ImportError:
+            return None  # the optional part "energy" is not installed
+        try:
+            pynvml.nvmlInit()
+            handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+            return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1000
+        except pynvml.NVMLError:
+            return None  # this card has no counter
+    try:
+        return int(RAPL.read_text()) / 1e6
+    except (OSError, ValueError):  # not an Intel or AMD CPU with a readable counter
+        return None
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass  # no Linux: the platform module's word has to do
+    return platform.processor() or platform.machine()

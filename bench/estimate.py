@@ -1,0 +1,119 @@
+"""How long a plan will take: from rows measured before, else from a short calibration on this device."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from dataclasses import replace
+
+import pandas as pd
+import torch
+from torch.nn import functional
+
+from bench import device, registry, store
+from bench.contract import Dataset
+from bench.errors import MedtransferError
+from bench.plan import Cell, Plan
+from bench.run import Run
+
+CALIBRATION_BATCH = 16
+FORWARD_SHARE = 1 / 3
+"""Forward alone, as a share of forward and backward: two of three passes are the gradients'."""
+
+
+def estimate(plan: Plan, where: torch.device) -> dict[str, float]:
+    """Seconds by fingerprint, for the cells of `plan.todo`. A cell that cannot run takes none."""
+    rates = _measured(plan, where)
+    calibrated: dict[tuple[str, int], float] = {}
+    counts: dict[tuple[str, int], tuple[int, int]] = {}
+    seconds = {}
+    for cell in plan.todo:
+        if cell.skip or cell.error:
+            seconds[cell.fingerprint] = 0.0
+            continue
+        if (cell.dataset, cell.size) not in counts:
+            counts[cell.dataset, cell.size] = _counts(cell)
+        images, others = counts[cell.dataset, cell.size]
+        trained = _amount(images, cell)
+        fits = len(plan.missing(cell)) + _trials_left(plan, cell)
+        shown = trained * cell.protocol.epochs * fits
+        key = (cell.backbone.label, cell.strategy, cell.size)
+        if key in rates:
+            seconds[cell.fingerprint] = rates[key] * shown
+            continue
+        if key[::2] not in calibrated:
+            calibrated[key[::2]] = _calibrate(cell, where)
+        step = calibrated[key[::2]]
+        if registry.load_strategy(cell.strategy, cell.workspace).frozen:
+            seconds[cell.fingerprint] = step * FORWARD_SHARE * (trained + others)
+        else:
+            evaluated = others * cell.protocol.epochs * fits
+            seconds[cell.fingerprint] = step * (shown + FORWARD_SHARE * evaluated)
+    return seconds
+
+
+def words(seconds: float) -> str:
+    """A duration as people say it: 40 s, 12 min, 3.5 h, 2.1 days."""
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * length:
+            value = seconds / length
+            return f"{value:.0f} {unit}" if value >= 10 or unit == "min" else f"{value:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _measured(plan: Plan, where: torch.device) -> dict[tuple[str, str, int], float]:
+    """Seconds for each training image shown, by backbone, strategy and size, of this device's rows in the results
+    folder."""
+    path = plan.matrix.results / "rows.parquet"
+    if not path.is_file():
+        return {}
+    rows = pd.read_parquet(path)
+    rows = rows[(rows["status"] == "ok") & (rows["device"] == device.describe(where))]
+    sums: dict[tuple[str, str, int], list[float]] = defaultdict(lambda: [0.0, 0.0])
+    for row in rows.itertuples():
+        total = sums[row.backbone, row.strategy, int(row.size)]
+        # A cell's tuning stands on each of its seeds' rows; the fits alone are counted once each.
+        total[0] += row.fit_seconds
+        total[1] += row.images_seen
+    return {key: spent / shown for key, (spent, shown) in sums.items() if shown}
+
+
+def _counts(cell: Cell) -> tuple[int, int]:
+    """Images in train, and in val and test together."""
+    try:
+        dataset: Dataset = registry.open_dataset(
+            cell.dataset, cell.data_root, cell.split_seed, cell.source_size, cell.workspace
+        )
+        train, val, test = (len(dataset.load(split, cell.size)) for split in ("train", "val", "test"))
+    except MedtransferError:
+        return 0, 0  # the cell itself will say what is wrong with its data
+    return train, val + test
+
+
+def _trials_left(plan: Plan, cell: Cell) -> int:
+    tried = len(store.read_trials(plan.matrix.results, cell.fingerprint))
+    return max(0, cell.protocol.trials - tried) if cell.protocol.trials > 1 else 0
+
+
+def _amount(images: int, cell: Cell) -> int:
+    if cell.amount.per_class is not None and cell.info is not None:
+        return min(images, cell.amount.per_class * len(cell.info.classes))
+    return max(1, round(images * cell.amount.fraction))
+
+
+def _calibrate(cell: Cell, where: torch.device) -> float:
+    """Seconds an image of forward and backward: the faster of two steps after a warm-up, on noise."""
+    run = Run(replace(cell.backbone, weights="random"), cell.protocol, 0, cell.size, where, device.precision(where))
+    net = run.network(outputs=2, pretrained=False).train()
+    images = torch.rand(CALIBRATION_BATCH, 3, cell.size, cell.size, device=where)
+    images = images.contiguous(memory_format=torch.channels_last)
+    labels = torch.zeros(CALIBRATION_BATCH, dtype=torch.int64, device=where)
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        with run.autocast():
+            loss = functional.cross_entropy(net(images).float(), labels)
+        loss.backward()
+        loss.item()  # waits for a GPU
+        times.append(time.perf_counter() - started)
+    return min(times[1:]) / CALIBRATION_BATCH

@@ -1,0 +1,57 @@
+"""The only reader of a test split: each final fit is scored on it once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.contract import Dataset, Kind, Predictor
+from bench.errors import Diverged
+from bench.images import Images, predict_all, to_device
+from bench.metrics import accuracy, all_scores, auc, auc_interval, probabilities
+
+
+def test_logits(
+    dataset: Dataset, size: int, key: str, predictors: Sequence[Predictor], device: torch.device
+) -> tuple[Images, list[Tensor]]:
+    """The test images and each predictor's logits on them. Raises DataError."""
+    images = to_device(dataset.load("test", size), f"{key}/test", device)
+    return images, predict_all(predictors, images)
+
+
+def test_columns(logits: np.ndarray, images: Images, kind: Kind) -> dict[str, Any]:
+    """The row's test columns, from logits float32 [N, K]: `test_auc`, `test_auc_lo`, .., `n_test`."""
+    labels = images.labels.cpu().numpy()
+    probs = probabilities(logits, kind)
+    scores = all_scores(labels, probs, kind)
+    low, high = auc_interval(labels, probs, kind)
+    columns: dict[str, Any] = {f"test_{name}": value for name, value in scores.items() if name != "recall"}
+    return columns | {
+        "test_recall": json.dumps(scores["recall"]),
+        "test_auc_lo": low,
+        "test_auc_hi": high,
+        "n_test": len(images),
+    }
+
+
+def val_columns(logits: np.ndarray, labels: np.ndarray, kind: Kind) -> dict[str, float]:
+    """`val_auc` and `val_acc` of logits [N, K]."""
+    probs = probabilities(logits, kind)
+    return {"val_auc": auc(labels, probs, kind), "val_acc": accuracy(labels, probs, kind)}
+
+
+def checked(logits: Tensor, images: int, outputs: int, split: str) -> np.ndarray:
+    """Logits as float32 [images, outputs]. Raises ValueError on another shape, Diverged on a value that is not
+    finite."""
+    if logits.shape != (images, outputs):
+        raise ValueError(
+            f"the predictor gave logits of shape {tuple(logits.shape)} on {split}, not {(images, outputs)}"
+        )
+    if not torch.isfinite(logits).all():
+        raise Diverged(f"the predictor gave non-finite logits on {split}")
+    return logits.float().cpu().numpy()

@@ -1,0 +1,189 @@
+"""Finds plug-ins: every file of `strategies/` and `datasets/`, the built-in ones and those of the workspace.
+
+A file is loaded by its path, so adding `strategies/mine.py` is the whole installation. A broken file is a named error;
+the others go on. Files whose name starts with "_" are ignored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import cast
+
+from bench.contract import Dataset, Strategy
+from bench.errors import DataError, UsageError, nearest
+
+
+@dataclass(frozen=True)
+class Plugins:
+    """The plug-ins of one kind: name -> file, and the files that could not be used with the reason."""
+
+    files: dict[str, Path]
+    broken: dict[Path, str]
+
+
+def strategies(workspace: Path | None = None) -> dict[str, Strategy]:
+    """Name -> strategy, of the built-in files and of the workspace (default: the current directory). Raises UsageError
+    where two files give the same name."""
+    return {name: _strategies_of(path)[name] for name, path in find("strategies", workspace).files.items()}
+
+
+def load_strategy(name: str, workspace: Path | None = None) -> Strategy:
+    """The strategy of this name. Raises UsageError with the nearest name, or with what is wrong with its file."""
+    return _strategies_of(source(name, workspace))[name]
+
+
+def source(name: str, workspace: Path | None = None) -> Path:
+    """The file that a strategy is in. Raises UsageError."""
+    return _file("strategies", "strategy", name, find("strategies", workspace))
+
+
+def source_hash(name: str, workspace: Path | None = None) -> str:
+    """sha256 (hex) of a strategy's source file: an edited strategy is a new one. Raises UsageError."""
+    return _digest(source(name, workspace))
+
+
+def names_in(path: Path) -> dict[str, Strategy]:
+    """Name -> strategy, of one file, wherever it is. Raises UsageError with what is wrong with it."""
+    try:
+        return _strategies_of(path.resolve())
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}). Check the path.") from error
+    except Exception as error:
+        raise UsageError(f"{path}: {_reason(error, path.resolve())}") from error
+
+
+def datasets(workspace: Path | None = None) -> dict[str, ModuleType]:
+    """Dataset name, or prefix such as "npz:", -> the plug-in that opens it. Raises UsageError where two files clash."""
+    return {name: _module(path) for name, path in find("datasets", workspace).files.items()}
+
+
+def open_dataset(name: str, root: Path, seed: int = 0, source_size: int = 0, workspace: Path | None = None) -> Dataset:
+    """The dataset of this name (or "npz:PATH", ...). Raises UsageError, DataError.
+
+    `root` is the folder of downloaded files, `seed` draws splits that are not given, `source_size` is the side in
+    pixels of the images that are read (0: the nearest one there is to the task's)."""
+    found = find("datasets", workspace)
+    prefix, colon, _ = name.partition(":")
+    path = _file("datasets", "dataset", prefix + colon if prefix + colon in found.files else name, found)
+    dataset: Dataset = _module(path).open_dataset(name, root, seed, source_size)
+    if not isinstance(dataset, Dataset):
+        raise DataError(f"{path}: open_dataset({name!r}) gave {type(dataset).__name__}, not a bench.contract.Dataset.")
+    return dataset
+
+
+def broken(workspace: Path | None = None) -> dict[Path, str]:
+    """File -> what is wrong with it, of all plug-in files that cannot be used."""
+    return {path: why for kind in _NAMES for path, why in find(kind, workspace).broken.items()}
+
+
+def find(kind: str, workspace: Path | None = None) -> Plugins:
+    """The plug-ins of a kind ("strategies" or "datasets").
+
+    A workspace's file takes the place of the built-in file of the same file name, so that a copy of a built-in plug-in
+    can be edited. Any other clash of names is a UsageError."""
+    here = (workspace or Path.cwd()).resolve() / kind
+    plugins = Plugins({}, {})
+    for folder in dict.fromkeys((builtin(kind), here)):
+        for path in sorted(folder.glob("[!_]*.py")):
+            try:
+                names = _NAMES[kind](path)
+            except Exception as error:  # whatever a plug-in raises is its own fault; the reason is kept and shown
+                plugins.broken[path] = _reason(error, path)
+                continue
+            for name in names:
+                other = plugins.files.get(name, path)
+                if other != path and (other.name != path.name or other.parent == path.parent):
+                    raise UsageError(f'"{name}" is given by two files: {other} and {path}. Rename one of them.')
+                plugins.files[name] = path
+    return plugins
+
+
+def builtin(kind: str) -> Path:
+    """The folder of the built-in plug-ins: beside `bench` in a checkout, inside it in an installed package."""
+    package = Path(__file__).resolve().parent
+    installed = package / "builtin" / kind
+    return installed if installed.is_dir() else package.parent / kind
+
+
+def _strategies_of(path: Path) -> dict[str, Strategy]:
+    module = _module(path)
+    classes = [c for _, c in inspect.getmembers(module, inspect.isclass) if c.__module__ == module.__name__]
+    classes = [c for c in classes if issubclass(c, Strategy)]
+    found: dict[str, Strategy] = {}
+    for cls in classes:
+        if not isinstance(name := getattr(cls, "name", None), str):
+            continue
+        if name in found:
+            raise ValueError(f'the name "{name}" is given to two classes')
+        if not isinstance(getattr(cls, "family", None), str):
+            raise ValueError(f'class {cls.__name__} has no family: add family = "fine-tuning", say')
+        found[name] = cast(Strategy, cls())
+    if not found:
+        what = (
+            f"class {classes[0].__name__} has no name" if classes else "there is no subclass of bench.contract.Strategy"
+        )
+        raise ValueError(f'{what}: a strategy is a class with name = "..."')
+    return found
+
+
+def _datasets_of(path: Path) -> list[str]:
+    module = _module(path)
+    if not callable(getattr(module, "open_dataset", None)):
+        raise ValueError("there is no function open_dataset(name, root, seed, source_size)")
+    prefix = getattr(module, "PREFIX", "")
+    names = [*(module.names() if hasattr(module, "names") else []), *([prefix] if prefix else [])]
+    if not names:
+        raise ValueError("there is neither a name in names() nor a PREFIX")
+    return names
+
+
+_NAMES = {"strategies": _strategies_of, "datasets": _datasets_of}
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _module(path: Path) -> ModuleType:
+    return _load(path, _digest(path))
+
+
+@cache
+def _load(path: Path, digest: str) -> ModuleType:
+    # Compiled from the source and not through a .pyc file, which is not renewed where a file is edited within a second.
+    name = f"medtransfer_{path.parent.name}_{path.stem}_{digest[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickle look a class's module up there
+    try:
+        exec(compile(path.read_bytes(), str(path), "exec", dont_inherit=True), module.__dict__)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _reason(error: Exception, path: Path) -> str:
+    if isinstance(error, SyntaxError):
+        return f"line {error.lineno}: {error.msg}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    where = f"line {lines[-1]}: " if lines else ""
+    return f"{where}{type(error).__name__}: {error}" if where or not isinstance(error, ValueError) else str(error)
+
+
+def _file(kind: str, noun: str, name: str, plugins: Plugins) -> Path:
+    if name in plugins.files:
+        return plugins.files[name]
+    for path, why in plugins.broken.items():
+        if path.stem == name or f'"{name}"' in path.read_text(errors="replace"):
+            raise UsageError(f"{noun} {name} cannot be loaded: {path}: {why}")
+    raise UsageError(f'No {noun} "{name}".{nearest(name, plugins.files)} Own ones are files in {kind}/.')

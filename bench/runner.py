@@ -1,0 +1,298 @@
+"""Run one cell, from seed to row: load, tune once, fit once a seed, evaluate once, publish."""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench import ENGINE, device, evaluate, provenance, registry, store
+from bench.backbones import count_flops
+from bench.contract import Dataset, Hparams, Predictor, Strategy, Task
+from bench.errors import Diverged, MedtransferError
+from bench.images import Images, predict, to_device
+from bench.plan import Cell
+from bench.run import Run, seeded
+from bench.splits import training_subset
+from bench.tune import best, defaults, tune
+
+SMALL_VAL = 100
+"""Below this many val images, choosing among trials is mostly noise, and the row says so."""
+TIMED_BATCH = 64
+
+
+@dataclass
+class Session:
+    """What cells share in one process: the images of the current dataset, frozen networks and features."""
+
+    device: torch.device
+    results: Path
+    notify: Callable[[str], None] = lambda text: None
+    """Told what is going on: a trial, an epoch."""
+    debug: bool = False
+    """Let unexpected errors through, with their traceback, instead of making a failed row."""
+    memory: dict[object, object] = field(default_factory=dict)
+    loaded: tuple[object, Dataset, Task] | None = None
+
+
+def run_cell(cell: Cell, seeds: Sequence[int], session: Session) -> list[str]:
+    """Run the cell for `seeds` and publish a row each; gives their statuses. Only KeyboardInterrupt and (with `debug`)
+    unexpected errors come through: whatever else goes wrong is a row with a reason."""
+    started = provenance.utc()
+    rows: list[dict[str, Any]]
+    if cell.error or cell.skip:
+        status, reason = ("failed", cell.error) if cell.error else ("skipped", cell.skip)
+        rows = [{"status": status, "reason": reason} for _ in seeds]
+    else:
+        try:
+            return _run(cell, seeds, session, started)
+        except Exception as error:  # a strategy may raise anything; the row says what, and the other cells go on
+            if session.debug and not isinstance(error, MedtransferError):
+                raise
+            there = store.finished(session.results)
+            seeds = [seed for seed in seeds if (cell.fingerprint, seed) not in there]
+            rows = [_failure(error) for _ in seeds]
+        finally:
+            if session.device.type == "cuda":
+                torch.cuda.empty_cache()
+    for seed, row in zip(seeds, rows, strict=True):
+        store.publish(session.results, _identity(cell, session, seed, started) | row)
+    return [row["status"] for row in rows]
+
+
+def _run(cell: Cell, seeds: Sequence[int], session: Session, started: str) -> list[str]:
+    strategy = registry.load_strategy(cell.strategy, cell.workspace)
+    dataset, task = _load(cell, session)
+    device.reset_peak_memory(session.device)
+    run = Run(
+        backbone=cell.backbone,
+        protocol=cell.protocol,
+        seed=0,
+        size=cell.size,
+        device=session.device,
+        precision=device.precision(session.device),
+        memory=session.memory,
+    )
+    hparams, tuning = _tuned(cell, strategy, task, run, session)
+    shared: dict[str, Any] = tuning | {
+        "hparams": json.dumps(hparams),
+        "lr": hparams.get("lr"),
+        "flops_per_image": _flops(run),
+        "n_train": len(task.train),
+        "n_val": len(task.val),
+        "notes": "; ".join(cell.notes + _notes(task)),
+    }
+    statuses = []
+    for fits in _fits(strategy, hparams, task, run, seeds, session):
+        predictors = [fit.predictor for fit in fits if fit.predictor is not None]
+        tested, logits = evaluate.test_logits(dataset, cell.size, cell.hashes["data_hash"], predictors, session.device)
+        answers = iter(logits)
+        for fit in fits:
+            row = _identity(cell, session, fit.seed, started) | shared | fit.columns
+            predictions = None
+            if fit.predictor is not None:
+                try:
+                    scores, predictions = _scores(task, fit.predictor, tested, next(answers))
+                    row |= scores | {"status": "ok", "reason": ""}
+                except Diverged as error:
+                    row |= _failure(error)
+            row["finished_utc"] = provenance.utc()
+            store.publish(session.results, row, predictions)
+            statuses.append(row["status"])
+    return statuses
+
+
+def _load(cell: Cell, session: Session) -> tuple[Dataset, Task]:
+    """The cell's task; the images of the last one are kept, since neighbouring cells share them."""
+    key = (cell.dataset, cell.data_root, cell.hashes["data_hash"], cell.size, cell.amount, cell.split_seed)
+    if session.loaded is None or session.loaded[0] != key:
+        session.loaded = None
+        # Features of another dataset will not be asked for again; frozen networks may be.
+        for old in [k for k in session.memory if isinstance(k, tuple) and k[0] == "features"]:
+            del session.memory[old]
+        session.memory.pop("embedded", None)
+        dataset = registry.open_dataset(cell.dataset, cell.data_root, cell.split_seed, cell.source_size, cell.workspace)
+        content = dataset.content_hash(cell.size)
+        splits = {name: dataset.load(name, cell.size) for name in ("train", "val")}
+        chosen = training_subset(splits["train"].labels, cell.amount.fraction, cell.amount.per_class, cell.split_seed)
+        train, val = (to_device(split, f"{content}/{name}", session.device) for name, split in splits.items())
+        session.loaded = (key, dataset, Task(dataset.info, cell.size, train.take(chosen), val))
+    return session.loaded[1], session.loaded[2]
+
+
+def _tuned(cell: Cell, strategy: Strategy, task: Task, run: Run, session: Session) -> tuple[Hparams, dict[str, Any]]:
+    """The best hyperparameters of the cell, and what finding them cost."""
+    if cell.protocol.trials <= 1:
+        return defaults(strategy, cell.settings), {"tune_seconds": 0.0, "tune_images_seen": 0}
+    done = store.read_trials(session.results, cell.fingerprint)
+    session.notify(f"tuning, trial {len(done) + 1} of {cell.protocol.trials}")
+
+    def epoch_done(epoch: int, auc: float, loss: float) -> None:
+        number = len(done)
+        session.notify(f"tuning, trial {number + 1} of {cell.protocol.trials}, {_progress(run, epoch, auc)}")
+
+    def record(new: Sequence[Any]) -> None:
+        store.record_trials(session.results, cell.fingerprint, new)
+        done.extend(new)
+
+    reporting = run.fresh(run.seed, epoch_done)
+    trials = tune(strategy, cell.settings, task, reporting, cell.fingerprint, tuple(done), record)
+    cost = {"tune_seconds": sum(t.seconds for t in trials), "tune_images_seen": sum(t.images_seen for t in trials)}
+    if (winner := best(trials)) is None:
+        raise Diverged(f"all {len(trials)} trials diverged; give {cell.strategy} a lower learning rate in [settings]")
+    return dict(winner.hparams), cost
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A final fit, not yet evaluated."""
+
+    seed: int
+    predictor: Predictor | None
+    """None where it diverged."""
+    columns: dict[str, Any]
+    """What it cost, its learning curve, and where it diverged status and reason."""
+
+
+def _fits(
+    strategy: Strategy, hparams: Hparams, task: Task, run: Run, seeds: Sequence[int], session: Session
+) -> Iterator[list[Fit]]:
+    """The final fits with the best hyperparameters: one after the other, or all at once where the strategy can."""
+    groups = [list(seeds)] if strategy.fit_many is not None else [[seed] for seed in seeds]
+    for group in groups:
+        text = f"fitting seed {', '.join(map(str, group))}"
+        session.notify(text)
+
+        def epoch_done(epoch: int, auc: float, loss: float, text: str = text) -> None:
+            session.notify(f"{text}, {_progress(run, epoch, auc)}")
+
+        own = run.fresh(group[0], epoch_done)
+        started, energy = time.perf_counter(), device.energy_joules(run.device)
+        predictors: Sequence[Predictor | None]
+        failure: dict[str, Any] = {}
+        with seeded(group[0], run.device):
+            try:
+                if strategy.fit_many is not None:
+                    predictors = strategy.fit_many(task, [dict(hparams) for _ in group], group, own)
+                else:
+                    predictors = [strategy.fit(task, dict(hparams), own)]
+            except Diverged as error:
+                predictors, failure = [None] * len(group), _failure(error)
+        spent, after = time.perf_counter() - started, device.energy_joules(run.device)
+        columns = failure | {
+            "fit_seconds": spent / len(group),
+            "energy_joules": None if energy is None or after is None else (after - energy) / len(group),
+            "images_seen": own.meter.images_seen,
+            "params_total": own.meter.params_total,
+            "params_trained": own.meter.params_trained,
+            "curve": json.dumps(own.meter.curve),
+            "peak_memory_mb": device.peak_memory_mb(run.device),
+        }
+        yield [Fit(seed, predictor, columns) for seed, predictor in zip(group, predictors, strict=True)]
+
+
+def _scores(
+    task: Task, predictor: Predictor, tested: Images, on_test: torch.Tensor
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A row's scores and its predictions. Raises Diverged."""
+    kind = task.info.kind
+    test = evaluate.checked(on_test, len(tested), task.outputs, "test")
+    val = evaluate.checked(predict(predictor, task.val), len(task.val), task.outputs, "val")
+    labels = task.val.labels.cpu().numpy()
+    columns = evaluate.test_columns(test, tested, kind) | evaluate.val_columns(val, labels, kind)
+    columns["predict_ms"] = _predict_ms(predictor, task)
+    predictions = {"val_logits": val, "val_labels": labels, "val_ids": task.val.ids, "test_logits": test}
+    return columns, predictions | {"test_labels": tested.labels.cpu().numpy(), "test_ids": tested.ids}
+
+
+def _predict_ms(predictor: Predictor, task: Task) -> float:
+    """Milliseconds an image, in a batch, after a warm-up."""
+    pixels, _ = task.val.batch(torch.arange(min(TIMED_BATCH, len(task.val)), device=task.val.device))
+    with torch.inference_mode():
+        predictor(pixels)
+        started = time.perf_counter()
+        predictor(pixels.clone()).cpu()
+    return (time.perf_counter() - started) * 1000 / len(pixels)
+
+
+def _cost(run: Run, started: float, energy: float | None, shared_by: int) -> dict[str, Any]:
+    after = device.energy_joules(run.device)
+    joules = None if energy is None or after is None else (after - energy) / shared_by
+    return {"fit_seconds": (time.perf_counter() - started) / shared_by, "energy_joules": joules}
+
+
+def _flops(run: Run) -> float:
+    key = ("flops", run.backbone, run.size)
+    if key not in run.memory:
+        run.memory[key] = count_flops(run.frozen(), run.size)
+    return run.memory[key]  # type: ignore[return-value]
+
+
+def _identity(cell: Cell, session: Session, seed: int, started: str) -> dict[str, Any]:
+    """The columns that do not depend on how the fit went."""
+    strategy, info = registry.load_strategy(cell.strategy, cell.workspace), cell.info
+    return {
+        "dataset": cell.dataset,
+        "backbone": cell.backbone.label,
+        "strategy": cell.strategy,
+        "size": cell.size,
+        "fraction": cell.amount.fraction,
+        "per_class": cell.amount.per_class,
+        "seed": seed,
+        "kind": info.kind if info else None,
+        "modality": info.modality if info else None,
+        "family": strategy.family,
+        "source_size": cell.pixels,
+        "resize": cell.protocol.resize,
+        "weights": cell.backbone.weights.partition(":")[0],
+        "pretrained": strategy.pretrained and cell.backbone.weights != "random",
+        "notes": "; ".join(cell.notes),
+        "epochs": cell.protocol.epochs,
+        "trials": cell.protocol.trials,
+        "fingerprint": cell.fingerprint,
+        "engine": ENGINE,
+        **cell.hashes,
+        **provenance.code(),
+        "device": device.describe(session.device),
+        "precision": device.precision(session.device),
+        "memory_format": "channels_last",
+        "threads": torch.get_num_threads(),
+        "started_utc": started,
+        "finished_utc": provenance.utc(),
+        "licence": info.licence if info else None,
+        "noncommercial": info.noncommercial if info else None,
+        "citation": info.citation if info else None,
+    }
+
+
+def _failure(error: BaseException) -> dict[str, Any]:
+    """Status and reason of what went wrong, in a line that names the thing."""
+    if isinstance(error, Diverged):
+        return {"status": "diverged", "reason": str(error)}
+    if isinstance(error, torch.OutOfMemoryError):
+        return {"status": "oom", "reason": f"out of memory: {str(error).splitlines()[0]} Try a smaller batch_size."}
+    if isinstance(error, MedtransferError):
+        return {"status": "failed", "reason": str(error)}
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"{Path(where.filename).name}:{where.lineno}"
+    text = f"{type(error).__name__}: {error} ({place}); rerun with --debug for the traceback"
+    return {"status": "failed", "reason": text}
+
+
+def _notes(task: Task) -> tuple[str, ...]:
+    notes: tuple[str, ...] = (f"val has {len(task.val)} images",) if len(task.val) < SMALL_VAL else ()
+    labels = task.val.labels
+    positives = labels.sum(0) if labels.ndim == 2 else torch.bincount(labels, minlength=task.outputs)
+    if not positives.all() or (labels.ndim == 2 and (positives == len(labels)).any()):
+        notes += ("val lacks a class, so there is no val AUC: selected on val loss",)
+    return notes
+
+
+def _progress(run: Run, epoch: int, auc: float) -> str:
+    return f"epoch {epoch + 1} of {run.protocol.epochs}, val AUC {auc:.3f}"

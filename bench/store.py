@@ -1,0 +1,114 @@
+"""Rows, trials and predictions on disk. A row's file appears whole or not at all, and its presence means done."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.errors import DataError
+from bench.tune import Trial
+
+FAILED = ".failed.json"
+"""Ending of the rows of failed cells, which a rerun tries again."""
+
+
+def publish(results: Path, row: Mapping[str, Any], predictions: Mapping[str, np.ndarray] | None = None) -> None:
+    """Write one row (one cell x seed). Predictions (`val_logits`, `test_logits` float32 [N, K], `val_labels`, ..,
+    `val_ids`, ..) go to disk before the row that speaks of them."""
+    stem = results / "cells" / f"{row['fingerprint']}-s{row['seed']}"
+    if predictions is not None:
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **predictions)  # type: ignore[arg-type]
+        write_atomically(stem.with_name(stem.name + ".npz"), buffer.getvalue())
+    failed = row["status"] in ("failed", "oom")
+    text = json.dumps({key: _plain(value) for key, value in row.items()}, indent=1, allow_nan=False)
+    write_atomically(stem.with_name(stem.name + (FAILED if failed else ".json")), text.encode())
+    if not failed:
+        stem.with_name(stem.name + FAILED).unlink(missing_ok=True)
+
+
+def finished(results: Path) -> set[tuple[str, int]]:
+    """(fingerprint, seed) of every row that need not be run again."""
+    done = set()
+    with contextlib.suppress(FileNotFoundError):
+        for entry in os.scandir(results / "cells"):
+            if entry.name.endswith(".json") and not entry.name.endswith(FAILED):
+                fingerprint, _, seed = entry.name.removesuffix(".json").rpartition("-s")
+                done.add((fingerprint, int(seed)))
+    return done
+
+
+def read_row(results: Path, fingerprint: str, seed: int) -> dict[str, Any]:
+    """One finished row. Raises FileNotFoundError."""
+    return json.loads((results / "cells" / f"{fingerprint}-s{seed}.json").read_text())
+
+
+def record_trials(results: Path, fingerprint: str, trials: Sequence[Trial]) -> None:
+    """Append trials to the cell's file, in one write, and see it on disk. A line torn by a kill is cut off first."""
+    path = _trials_path(results, fingerprint)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = "".join(json.dumps({k: _plain(v) for k, v in asdict(t).items()}) + "\n" for t in trials)
+    with open(path, "a+b") as file:
+        file.seek(0)
+        whole = file.read().rpartition(b"\n")
+        file.truncate(len(whole[0]) + len(whole[1]))
+        file.write(lines.encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_trials(results: Path, fingerprint: str) -> list[Trial]:
+    """The cell's trials so far. A last line without its end, torn by a kill, does not count: its trial is run again."""
+    path = _trials_path(results, fingerprint)
+    if not path.exists():
+        return []
+    whole, _, _ = path.read_bytes().rpartition(b"\n")
+    try:
+        return [Trial(**json.loads(line)) for line in whole.splitlines()]
+    except (ValueError, TypeError) as error:
+        raise DataError(
+            f"{path}: not a trials file of this version ({error}). Delete it; its cell is then tuned anew."
+        ) from None
+
+
+def write_run(results: Path, facts: Mapping[str, Any]) -> None:
+    """`run.json`: what was asked for, for the report."""
+    write_atomically(results / "run.json", json.dumps(facts, indent=1, default=str).encode())
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """All of it or nothing, also through a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _trials_path(results: Path, fingerprint: str) -> Path:
+    return results / "cells" / f"{fingerprint}.trials.jsonl"
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN: an undefined score is null."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value

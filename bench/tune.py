@@ -1,0 +1,237 @@
+"""One Optuna study a cell, in memory; what lasts is the trials file, from which a killed study is rebuilt."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optuna
+import torch
+
+from bench.contract import Hparams, Predictor, Protocol, Strategy, Task
+from bench.errors import Diverged
+from bench.images import predict
+from bench.run import Run, seeded
+from bench.train import val_scores
+
+SEED = 10_007
+"""Tuning fits use a seed of their own, so that no evaluation seed is selected on."""
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One set of hyperparameters tried for a cell: a line of the trials file."""
+
+    number: int
+    params: dict[str, Any]
+    """What Optuna drew."""
+    hparams: Hparams
+    """What the strategy was given: `params` and what follows from them or is fixed."""
+    state: str
+    """complete | pruned | diverged."""
+    val_auc: float | None
+    """Of the returned predictor (pruned: the best epoch's). None where undefined."""
+    val_loss: float | None
+    curve: list[float | None]
+    """val AUC after each epoch, where the strategy reports epochs."""
+    losses: list[float]
+    """val loss after each epoch."""
+    seconds: float
+    images_seen: int
+
+
+class Bounded:
+    """An Optuna trial whose ranges the matrix file overrides: `[settings.NAME] lr = { low = .., high = .. }`."""
+
+    def __init__(self, trial: optuna.Trial, settings: Mapping[str, Any]) -> None:
+        self.trial, self.settings = trial, settings
+
+    def suggest_float(self, name: str, low: float, high: float, **options: Any) -> float:
+        return self.trial.suggest_float(name, *self._bounds(name, low, high), **options)
+
+    def suggest_int(self, name: str, low: int, high: int, **options: Any) -> int:
+        return self.trial.suggest_int(name, *self._bounds(name, low, high), **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.trial, name)
+
+    def _bounds(self, name: str, low: Any, high: Any) -> tuple[Any, Any]:
+        wanted = self.settings.get(name)
+        return (wanted["low"], wanted["high"]) if isinstance(wanted, Mapping) else (low, high)
+
+
+def tune(
+    strategy: Strategy,
+    settings: Mapping[str, Any],
+    task: Task,
+    run: Run,
+    cell: str,
+    done: Sequence[Trial],
+    record: Callable[[Sequence[Trial]], None],
+) -> list[Trial]:
+    """All of the cell's trials: those `done` (from an interrupted run) and the rest, each recorded as soon as it ends.
+
+    The first trial is the strategy's default, so tuning can only help on val. The sampler is seeded by the cell and
+    the number of trials done, so that a resumed search goes on as an uninterrupted one would."""
+    trials = list(done)
+    if strategy.fit_many is not None:
+        return trials if len(trials) >= run.protocol.trials else _together(strategy, settings, task, run, cell, record)
+    study = _study(run.protocol)
+    for trial in trials:
+        _replay(study, strategy, settings, trial)
+    while len(trials) < run.protocol.trials:
+        asked, hparams = _ask(study, strategy, settings, cell, len(trials))
+        trial = _try(strategy, task, hparams, run, asked)
+        _tell(study, asked, trial)
+        record([trial])
+        trials.append(trial)
+    return trials
+
+
+def best(trials: Sequence[Trial]) -> Trial | None:
+    """The complete trial of highest val AUC, lowest val loss among equals; None where every trial diverged."""
+    complete = [t for t in trials if t.state == "complete"]
+    return max(complete, key=lambda t: (_objective(t.val_auc, 0.0), -(t.val_loss or 0.0), -t.number), default=None)
+
+
+def defaults(strategy: Strategy, settings: Mapping[str, Any]) -> Hparams:
+    """The strategy's default hyperparameters, with what the matrix file fixes; the geometric middle of an overridden
+    range."""
+    chosen = dict(strategy.defaults())
+    for name, value in settings.items():
+        if not isinstance(value, Mapping):
+            chosen[name] = value
+        elif not value["low"] <= chosen.get(name, math.nan) <= value["high"]:
+            chosen[name] = math.sqrt(value["low"] * value["high"])
+    return chosen
+
+
+def score(predictor: Predictor, task: Task) -> tuple[float, float]:
+    """AUC and loss on val. Raises Diverged on a non-finite logit."""
+    logits = predict(predictor, task.val)
+    if logits.shape != (len(task.val), task.outputs):
+        raise ValueError(
+            f"the predictor gave logits of shape {tuple(logits.shape)}, not {(len(task.val), task.outputs)}"
+        )
+    if not torch.isfinite(logits).all():
+        raise Diverged("the predictor gave non-finite logits on val")
+    return val_scores(logits, task.val, task)
+
+
+def _try(strategy: Strategy, task: Task, hparams: Hparams, run: Run, asked: optuna.Trial) -> Trial:
+    started, curve, losses = time.perf_counter(), [], []
+
+    def report(epoch: int, auc: float, loss: float) -> None:
+        curve.append(_known(auc))
+        losses.append(loss)
+        run.report(epoch, auc, loss)
+        asked.report(_objective(auc, loss), epoch)
+        if run.protocol.prune and asked.should_prune():
+            raise optuna.TrialPruned
+
+    own = run.fresh(SEED, report)
+    auc: float | None = None
+    loss: float | None = None
+    try:
+        with seeded(SEED, run.device):
+            auc, loss = score(strategy.fit(task, dict(hparams), own), task)
+        state = "complete"
+    except optuna.TrialPruned:
+        state, auc = "pruned", max((a for a in curve if a is not None), default=None)
+    except Diverged:
+        state = "diverged"
+    seconds = time.perf_counter() - started
+    return Trial(
+        asked.number, asked.params, hparams, state, _known(auc), loss, curve, losses, seconds, own.meter.images_seen
+    )
+
+
+def _together(
+    strategy: Strategy,
+    settings: Mapping[str, Any],
+    task: Task,
+    run: Run,
+    cell: str,
+    record: Callable[[Sequence[Trial]], None],
+) -> list[Trial]:
+    """All trials of a strategy that can train them as one: drawn without seeing each other's results."""
+    assert strategy.fit_many is not None
+    started = time.perf_counter()
+    study = _study(run.protocol)
+    asked = [_ask(study, strategy, settings, cell, number) for number in range(run.protocol.trials)]
+    own = run.fresh(SEED)
+    with seeded(SEED, run.device):
+        predictors = strategy.fit_many(task, [dict(h) for _, h in asked], [SEED] * len(asked), own)
+    trials = []
+    for (trial, hparams), predictor in zip(asked, predictors, strict=True):
+        try:
+            auc, loss, state = *score(predictor, task), "complete"
+        except Diverged:
+            auc, loss, state = None, None, "diverged"
+        seconds = (time.perf_counter() - started) / len(asked)
+        trials.append(
+            Trial(trial.number, trial.params, hparams, state, _known(auc), loss, [], [], seconds, own.meter.images_seen)
+        )
+    record(trials)
+    return trials
+
+
+def _study(protocol: Protocol) -> optuna.Study:
+    # Halving once, at a quarter of the epochs, against the median: earlier or repeated halving loses good trials on
+    # short cosine schedules, where a low learning rate starts late.
+    quarter = max(1, math.ceil(protocol.epochs / 4)) - 1
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=2, n_warmup_steps=quarter, interval_steps=protocol.epochs)
+    return optuna.create_study(direction="maximize", pruner=pruner)
+
+
+def _ask(
+    study: optuna.Study, strategy: Strategy, settings: Mapping[str, Any], cell: str, number: int
+) -> tuple[optuna.Trial, Hparams]:
+    seed = int(hashlib.sha256(f"{cell}/{number}".encode()).hexdigest()[:8], 16)
+    study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=5)
+    if number == 0:
+        fixed = {name for name, value in settings.items() if not isinstance(value, Mapping)}
+        study.enqueue_trial({k: v for k, v in defaults(strategy, settings).items() if k not in fixed})
+    trial = study.ask()
+    return trial, _space(strategy, settings, trial)
+
+
+def _space(strategy: Strategy, settings: Mapping[str, Any], trial: optuna.Trial) -> Hparams:
+    hparams = strategy.space(Bounded(trial, settings))  # type: ignore[arg-type]
+    return hparams | {name: value for name, value in settings.items() if not isinstance(value, Mapping)}
+
+
+def _tell(study: optuna.Study, asked: optuna.Trial, trial: Trial) -> None:
+    if trial.state == "complete":
+        study.tell(asked, _objective(trial.val_auc, trial.val_loss))
+    else:
+        states = {"pruned": optuna.trial.TrialState.PRUNED, "diverged": optuna.trial.TrialState.FAIL}
+        study.tell(asked, state=states[trial.state])
+
+
+def _replay(study: optuna.Study, strategy: Strategy, settings: Mapping[str, Any], trial: Trial) -> None:
+    study.enqueue_trial(trial.params)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a stored value outside the range would silently be drawn anew
+        asked = study.ask()
+        _space(strategy, settings, asked)
+    for epoch, (auc, loss) in enumerate(zip(trial.curve, trial.losses, strict=True)):
+        asked.report(_objective(auc, loss), epoch)
+    _tell(study, asked, trial)
+
+
+def _objective(auc: float | None, loss: float | None) -> float:
+    """What is maximised: val AUC, or minus the val loss where val lacks a class and has no AUC."""
+    return auc if auc is not None and math.isfinite(auc) else -(loss if loss is not None else math.inf)
+
+
+def _known(value: float | None) -> float | None:
+    return None if value is None or np.isnan(value) else float(value)

@@ -1,0 +1,76 @@
+"""Every strategy keeps every promise of the contract, on every kind of task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from bench import registry
+from bench.check import PHANTOMS, check_strategy, examine, phantom_task
+from bench.errors import MedtransferError
+from tests.small import CHECKOUT
+
+
+@pytest.mark.parametrize("kind", PHANTOMS)
+@pytest.mark.parametrize("name", sorted(registry.strategies(CHECKOUT)))
+def test_strategy(name: str, kind: str) -> None:
+    strategy = registry.load_strategy(name, CHECKOUT)
+    task = phantom_task(kind)
+    findings = list(examine(strategy, task))
+    assert len(findings) >= 7
+    assert [(promise, broken) for promise, broken in findings if broken] == []
+
+
+BROKEN = {
+    "the same seed gives the same logits": """
+    def loss(self, net, images, labels, task, hparams, run):
+        import numpy.random
+        return super().loss(net, images, labels, task, hparams, run) * numpy.random.default_rng().random()""",
+    "the shared backbone is untouched": """
+    def build(self, task, hparams, run):
+        next(run.frozen().parameters()).add_(1.0)
+        return super().build(task, hparams, run)""",
+    "the images are untouched": """
+    def fit(self, task, hparams, run):
+        task.train.pixels[0] = 7
+        return super().fit(task, hparams, run)""",
+    "hyperparameters are JSON and hold an lr": """
+    def defaults(self):
+        return {"rate": 1e-3}""",
+    "the strategy keeps no state": """
+    def fit(self, task, hparams, run):
+        self.last = object()
+        return super().fit(task, hparams, run)""",
+    "logits are finite float [N, K]": """
+    def finish(self, net, task, hparams, run):
+        return lambda images: super(Bad, self).finish(net, task, hparams, run)(images)[:, :1]""",
+    "what is frozen does not move": """
+    def param_groups(self, net, hparams, epoch):
+        from bench.finetune import Group
+        return [Group(list(net.head.parameters()))]
+    def loss(self, net, images, labels, task, hparams, run):
+        net.features.train()
+        return super().loss(net, images, labels, task, hparams, run)""",
+}
+
+
+@pytest.mark.parametrize("promise", BROKEN)
+def test_a_strategy_that_breaks_a_promise_is_found_out(promise: str, tmp_path: Path) -> None:
+    file = tmp_path / "strategies" / "bad.py"
+    file.parent.mkdir()
+    file.write_text(
+        "from bench.finetune import FineTune\n\n\nclass Bad(FineTune):\n"
+        f'    """Breaks a promise."""\n\n    name = "bad"\n    family = "fine-tuning"\n{BROKEN[promise]}\n'
+    )
+    [strategy] = registry.names_in(file).values()
+    findings = dict(examine(strategy, phantom_task("binary")))
+    assert findings.get(promise) or "KeyError" in findings.get("it runs", "")
+
+
+def test_check_says_what_is_broken_and_where(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "nothing.py"
+    file.write_text("x = 1\n")
+    with pytest.raises(MedtransferError, match=r"nothing\.py"):
+        check_strategy(file, Console())

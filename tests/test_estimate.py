@@ -1,0 +1,68 @@
+"""The estimate of time: from measured rows where there are some, and honest about how long a long run is."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from bench import device
+from bench.config import Amount
+from bench.contract import Protocol
+from bench.describe import describe
+from bench.estimate import estimate, words
+from bench.executors import execute
+from bench.plan import Plan, make_plan
+from bench.report.frames import compact
+from tests.small import CHECKOUT, matrix
+
+CPU = torch.device("cpu")
+
+
+def seconds(plan: Plan) -> dict[str, float]:
+    by_print = estimate(plan, CPU)
+    return {cell.strategy: by_print[cell.fingerprint] for cell in plan.todo}
+
+
+def test_durations_in_words() -> None:
+    assert [words(s) for s in (0, 40, 150, 7200, 200_000)] == ["0 s", "40 s", "2 min", "2.0 h", "2.3 days"]
+
+
+def test_a_calibration_tells_a_frozen_cell_from_a_trained_one_and_scales_with_the_work(tmp_path: Path) -> None:
+    plan = make_plan(matrix(tmp_path), CHECKOUT)
+    first = seconds(plan)
+    assert 0 < first["linear_probe"] < first["full_finetune"] / 5
+    few = make_plan(matrix(tmp_path, amounts=(Amount(fraction=0.1),), protocol=Protocol(epochs=1, trials=1)), CHECKOUT)
+    assert seconds(few)["scratch"] < first["scratch"]
+
+
+def test_measured_rows_replace_the_calibration(tmp_path: Path) -> None:
+    plan = make_plan(matrix(tmp_path, strategies=("full_finetune",)), CHECKOUT)
+    execute(plan, Console(quiet=True), "test")
+    compact(tmp_path)
+    rows = [json.loads(p.read_text()) for p in (tmp_path / "cells").glob("*-s*.json")]
+    rate = sum(r["fit_seconds"] for r in rows) / sum(r["images_seen"] for r in rows)
+    more = replace(plan.matrix, seeds=4)
+    again = make_plan(more, CHECKOUT)
+    [estimated] = estimate(again, CPU).values()
+    images = rows[0]["n_train"] * plan.matrix.protocol.epochs
+    # Two seeds are left; the cell's trials are on disk already and cost nothing more.
+    assert estimated == pytest.approx(rate * images * 2)
+
+
+def test_the_plan_says_what_is_there_what_is_left_and_why_a_cell_cannot_run(tmp_path: Path) -> None:
+    out = io.StringIO()
+    missing = f"npz:{tmp_path}/none.npz"
+    plan = make_plan(matrix(tmp_path / "r", datasets=("phantom-radiograph", missing)), CHECKOUT)
+    describe(plan, Console(file=out, width=400))
+    text = out.getvalue()
+    assert "6 cells: 3 strategies x 1 backbone x 2 datasets x 1 size" in text
+    assert "RANDOM WEIGHTS" in text
+    assert "cannot run: 3 cells" in text
+    assert "none.npz" in text
+    assert f"cells to run on {device.describe(CPU)}: about" in text

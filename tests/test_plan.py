@@ -1,0 +1,108 @@
+"""Fingerprints: a cell is new when anything that determines its result is, and only then."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bench import store
+from bench.config import Amount
+from bench.contract import Backbone, Protocol
+from bench.errors import UsageError
+from bench.plan import make_plan
+from tests.small import CHECKOUT, NET, matrix
+
+STRATEGY = '''
+from bench.finetune import FineTune
+
+class Mine(FineTune):
+    """Mine."""
+    name = "mine"
+    family = "fine-tuning"
+'''
+
+
+def prints(tmp_path: Path, workspace: Path = CHECKOUT, **changes: object) -> dict[str, str]:
+    return {cell.label: cell.fingerprint for cell in make_plan(matrix(tmp_path, **changes), workspace).cells}
+
+
+def test_a_matrix_becomes_its_product(tmp_path: Path) -> None:
+    amounts = (Amount(), Amount(per_class=10))
+    plan = make_plan(matrix(tmp_path, sizes=(32, 48), amounts=amounts), CHECKOUT)
+    assert len(plan.cells) == 3 * 2 * 2
+    assert len({cell.fingerprint for cell in plan.cells}) == 12
+    assert plan.missing(plan.cells[0]) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"protocol": Protocol(epochs=3, trials=3, batch_size=64)},
+        {"sizes": (33,)},
+        {"amounts": (Amount(fraction=0.5),)},
+        {"split_seed": 1},
+        {"backbones": (replace(NET, kwargs={"drop_rate": 0.1}),)},
+        {"datasets": ("phantom-organ-a",)},
+        {"settings": {name: {"lr": 0.5} for name in ("scratch", "linear_probe", "full_finetune")}},
+    ],
+)
+def test_what_changes_a_result_changes_the_fingerprint(tmp_path: Path, changes: dict[str, object]) -> None:
+    assert not set(prints(tmp_path).values()) & set(prints(tmp_path, **changes).values())
+
+
+@pytest.mark.parametrize("changes", [{"seeds": 5}, {"jobs": 2}, {"backbones": (replace(NET, name="another name"),)}])
+def test_what_does_not_change_a_result_does_not(tmp_path: Path, changes: dict[str, object]) -> None:
+    assert set(prints(tmp_path).values()) == set(prints(tmp_path, **changes).values())
+
+
+def test_an_edited_strategy_reruns_its_own_cells_only(tmp_path: Path) -> None:
+    workspace = tmp_path / "workspace"
+    (workspace / "strategies").mkdir(parents=True)
+    file = workspace / "strategies/mine.py"
+    file.write_text(STRATEGY)
+    before = prints(tmp_path, workspace, strategies=("scratch", "mine"))
+    file.write_text(STRATEGY + "# edited\n")
+    after = prints(tmp_path, workspace, strategies=("scratch", "mine"))
+    changed = [label for label in before if before[label] != after[label]]
+    assert len(changed) == 1
+    assert changed[0].endswith("mine")
+
+
+def test_missing_weights_fail_their_own_cells_only_and_scratch_needs_none(tmp_path: Path) -> None:
+    absent = Backbone("test_resnet", weights=f"file:{tmp_path}/nowhere.safetensors", name="absent")
+    plan = make_plan(matrix(tmp_path, backbones=(NET, absent)), CHECKOUT)
+    failed = {cell.label.split(" · ", 1)[1] for cell in plan.errors}
+    assert failed == {"absent · linear_probe", "absent · full_finetune"}
+    assert "nowhere.safetensors" in plan.errors[0].error
+
+
+def test_missing_data_fails_its_own_cells_only(tmp_path: Path) -> None:
+    plan = make_plan(matrix(tmp_path, datasets=(f"npz:{tmp_path}/none.npz", "phantom-organ-a")), CHECKOUT)
+    assert len(plan.errors) == 3
+    assert all("none.npz" in cell.error for cell in plan.errors)
+
+
+def test_random_weights_are_said_aloud(tmp_path: Path) -> None:
+    plan = make_plan(matrix(tmp_path), CHECKOUT)
+    assert any("RANDOM WEIGHTS" in note for note in plan.notes)
+    assert all("random weights" in cell.notes for cell in plan.cells if cell.strategy != "scratch")
+
+
+def test_only_chooses_cells_and_brackets_are_plain(tmp_path: Path) -> None:
+    cut = replace(NET, cut=2)
+    chosen = make_plan(
+        matrix(tmp_path, backbones=(NET, cut), only=(("backbone", "*[:2]*"), ("strategy", "*probe"))), CHECKOUT
+    )
+    assert [cell.strategy for cell in chosen.cells] == ["linear_probe"]
+    assert chosen.cells[0].backbone == cut
+    with pytest.raises(UsageError, match="--only dataset=nothing"):
+        make_plan(matrix(tmp_path, only=(("dataset", "nothing"),)), CHECKOUT)
+
+
+def test_done_rows_are_not_planned_again(tmp_path: Path) -> None:
+    cell = make_plan(matrix(tmp_path), CHECKOUT).cells[0]
+    store.publish(tmp_path, {"fingerprint": cell.fingerprint, "seed": 0, "status": "ok"})
+    store.publish(tmp_path, {"fingerprint": cell.fingerprint, "seed": 1, "status": "failed"})
+    assert make_plan(matrix(tmp_path), CHECKOUT).missing(cell) == [1]
