@@ -1,0 +1,200 @@
+"""Rows on disk -> one tidy table, whose columns are documented in results/README.md."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bench.errors import UsageError
+
+CELL = ["dataset", "backbone", "strategy", "size", "fraction", "per_class"]
+IDENTITY = [*CELL, "seed"]
+REQUIRED = ["dataset", "backbone", "strategy", "size", "fraction", "seed", "status"]
+
+_TEXT, _INT, _FLOAT, _BOOL = "string", "Int64", "float64", "boolean"
+_GROUPS = [
+    (_TEXT, "dataset backbone strategy"),
+    (_INT, "size"),
+    (_FLOAT, "fraction"),
+    (_INT, "per_class seed"),
+    (_TEXT, "kind modality family"),
+    (_INT, "source_size"),
+    (_TEXT, "resize weights"),
+    (_BOOL, "pretrained"),
+    (_TEXT, "status reason notes"),
+    (_FLOAT, "lr"),
+    (_TEXT, "hparams"),
+    (_INT, "epochs trials"),
+    (_FLOAT, "val_auc val_acc test_auc test_auc_lo test_auc_hi test_acc test_balanced_acc test_macro_f1 test_kappa"),
+    (_FLOAT, "test_ap test_ece test_brier test_nll"),
+    (_TEXT, "test_recall"),
+    (_INT, "n_train n_val n_test"),
+    (_FLOAT, "tune_seconds fit_seconds predict_ms"),
+    (_INT, "images_seen tune_images_seen"),
+    (_FLOAT, "peak_memory_mb"),
+    (_INT, "params_total params_trained flops_per_image"),
+    (_FLOAT, "energy_joules"),
+    (_TEXT, "fingerprint"),
+    (_INT, "engine"),
+    (_TEXT, "git_commit"),
+    (_BOOL, "git_dirty"),
+    (_TEXT, "source_hash weights_hash data_hash versions device precision memory_format"),
+    (_INT, "threads"),
+    (_TEXT, "started_utc finished_utc licence"),
+    (_BOOL, "noncommercial"),
+    (_TEXT, "citation curve"),
+]
+COLUMNS: dict[str, str] = {name: dtype for dtype, names in _GROUPS for name in names.split()}
+"""Name -> pandas dtype of every documented column, in file order."""
+
+
+def read_rows(folder: Path) -> pd.DataFrame:
+    """Every row in `folder`/cells, stale ones included, with the documented columns first and any others after them.
+
+    `.attrs["warnings"]` is a list of str: each unreadable file and each value of the wrong type, which becomes missing.
+    Raises UsageError where the folder holds no `cells`.
+    """
+    if not (folder / "cells").is_dir():
+        raise UsageError(f'No results in "{folder}": it has no "cells". Give a folder that `medtransfer run` wrote.')
+    rows, warnings = [], []
+    for path in sorted((folder / "cells").glob("*.json")):
+        try:
+            row = json.loads(path.read_bytes())
+        except (ValueError, OSError) as error:
+            warnings.append(f"{path.name} cannot be read and is left out: {error}")
+            continue
+        problem = _problem(row)
+        if problem:
+            warnings.append(f"{path.name} is left out: {problem}")
+            continue
+        file = path.name
+        rows.append({name: _checked(name, value, file, warnings) for name, value in row.items()})
+    return _typed(rows, warnings)
+
+
+def read_trials(folder: Path) -> pd.DataFrame:
+    """Every tuning trial in `folder`/cells: fingerprint, number, state, val_auc, seconds, images_seen, ...
+
+    A torn last line is a trial that was being written when the run was stopped: it never counted and is dropped. Any
+    other broken line is in `.attrs["warnings"]`.
+    """
+    trials, warnings = [], []
+    for path in sorted((folder / "cells").glob("*.trials.jsonl")):
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        for number, line in enumerate(lines):
+            try:
+                if line.strip():
+                    trials.append({"fingerprint": path.name.removesuffix(".trials.jsonl"), **json.loads(line)})
+            except (ValueError, TypeError) as error:
+                if number < len(lines) - 1:
+                    warnings.append(f"{path.name} line {number + 1} cannot be read and is left out: {error}")
+    columns = ["fingerprint", "number", "hparams", "state", "val_auc", "val_loss", "curve", "seconds", "images_seen"]
+    frame = pd.DataFrame(trials).reindex(columns=columns)
+    frame.attrs["warnings"] = warnings
+    return frame
+
+
+def current(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows to be shown, sorted by identity: of each cell only its latest version.
+
+    A cell that was edited and rerun has rows under two fingerprints; only those of the fingerprint that finished last
+    are current, for all seeds, because seeds of two versions are no sample of either. A row that is there twice (in
+    merged folders) counts once. `.attrs["stale"]` is the number of rows dropped as superseded, added to what it was
+    before.
+    """
+    if rows.empty:
+        return _with_attrs(rows.copy(), rows, 0)
+    finished = pd.to_datetime(rows["finished_utc"], utc=True, format="ISO8601", errors="coerce")
+    # Seconds since 1970; a row without a time is older than every other.
+    age = (finished - pd.Timestamp(0, tz="UTC")).dt.total_seconds().fillna(-math.inf)
+    ordered = rows.assign(_age=age).sort_values(["_age", "fingerprint"], kind="stable", na_position="first")
+    latest = ordered.groupby(CELL, dropna=False)["fingerprint"].transform("last")
+    kept = ordered[(ordered["fingerprint"] == latest).fillna(False) | (ordered["fingerprint"].isna() & latest.isna())]
+    stale = len(ordered) - len(kept)
+    kept = kept.drop_duplicates(IDENTITY, keep="last").drop(columns="_age")
+    kept = kept.sort_values(IDENTITY, kind="stable", na_position="first").reset_index(drop=True)
+    return _with_attrs(kept, rows, stale)
+
+
+def compact(folder: Path) -> pd.DataFrame:
+    """Write the current rows of `folder` to rows.parquet and rows.csv in it, each whole or not at all; returns them."""
+    rows = current(read_rows(folder))
+    bare = rows.copy()
+    bare.attrs = {}
+    publish(folder / "rows.parquet", lambda path: bare.to_parquet(path, index=False))
+    publish(folder / "rows.csv", lambda path: bare.to_csv(path, index=False, lineterminator="\n", encoding="utf-8"))
+    return rows
+
+
+def ok(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows that have a result: status ok and a defined test AUC."""
+    return rows[(rows["status"] == "ok").fillna(False) & rows["test_auc"].notna()]
+
+
+def _problem(row: Any) -> str:
+    if not isinstance(row, dict):
+        return "it is not a JSON object"
+    missing = [name for name in REQUIRED if row.get(name) is None]
+    if missing:
+        return f"it has no {', '.join(missing)}"
+    wrong = [name for name in REQUIRED if not _fits(COLUMNS[name], row[name])]
+    return f"{wrong[0]} is {row[wrong[0]]!r}, not {_WORDS[COLUMNS[wrong[0]]]}" if wrong else ""
+
+
+_WORDS = {_TEXT: "text", _INT: "a whole number", _FLOAT: "a number", _BOOL: "true or false"}
+
+
+def _checked(name: str, value: Any, file: str, warnings: list[str]) -> Any:
+    """The value as its column holds it; nested values become JSON text, a value of the wrong type is warned of."""
+    if isinstance(value, dict | list):
+        value = json.dumps(value, sort_keys=True)
+    if value is None or name not in COLUMNS or _fits(COLUMNS[name], value):
+        return value
+    warnings.append(f"{file}: {name} is {value!r}, not {_WORDS[COLUMNS[name]]}, and counts as missing")
+    return None
+
+
+def _fits(dtype: str, value: Any) -> bool:
+    if dtype == _TEXT:
+        return isinstance(value, str)
+    if dtype == _BOOL:
+        return isinstance(value, bool)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and (dtype == _FLOAT or (math.isfinite(value) and value == int(value) and abs(value) < 2**63))
+
+
+def _typed(rows: list[dict[str, Any]], warnings: list[str]) -> pd.DataFrame:
+    extra = sorted({name for row in rows for name in row} - set(COLUMNS))
+    data: dict[str, pd.Series] = {
+        name: pd.Series([row.get(name) for row in rows], dtype=dtype) for name, dtype in COLUMNS.items()
+    }
+    for name in extra:
+        column = pd.Series([row.get(name) for row in rows], dtype="object").convert_dtypes()
+        data[name] = column.astype("string") if column.dtype == "object" else column
+    frame = pd.DataFrame(data)
+    frame.attrs = {"warnings": warnings, "stale": 0}
+    return frame
+
+
+def _with_attrs(frame: pd.DataFrame, source: pd.DataFrame, stale: int) -> pd.DataFrame:
+    frame.attrs = {"warnings": source.attrs.get("warnings", []), "stale": source.attrs.get("stale", 0) + stale}
+    return frame
+
+
+def publish(target: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` make a file beside `target`, then rename it: a reader sees all of it or the one before."""
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    os.close(handle)
+    try:
+        write(Path(name))
+        os.chmod(name, 0o644)
+        os.replace(name, target)
+    finally:
+        Path(name).unlink(missing_ok=True)

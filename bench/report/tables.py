@@ -1,0 +1,108 @@
+"""The report's tables that are not rankings: results by cell, problems, costs, datasets and provenance."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bench.report.frames import CELL, ok
+
+
+def results(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Dataset -> one line a cell that has a result, best first: means over its seeds, and their lowest and highest
+    AUC."""
+    runs_any = rows.groupby(CELL, dropna=False).size().rename("runs_any")
+    cells = ok(rows).groupby(CELL, dropna=False).agg(
+        runs=("seed", "size"),
+        auc=("test_auc", "mean"), auc_min=("test_auc", "min"), auc_max=("test_auc", "max"),
+        auc_lo=("test_auc_lo", "mean"), auc_hi=("test_auc_hi", "mean"),
+        test_acc=("test_acc", "mean"), val_auc=("val_auc", "mean"),
+        lr=("lr", "first"), tune_seconds=("tune_seconds", "first"), fit_seconds=("fit_seconds", "mean"),
+    )  # fmt: skip
+    cells = cells.join(runs_any).reset_index()
+    cells["amount"] = [amount(f, p) for f, p in zip(cells["fraction"], cells["per_class"], strict=True)]
+    cells = cells.sort_values(["dataset", "auc"], ascending=[True, False], kind="stable")
+    return {str(name): part for name, part in cells.groupby("dataset")}
+
+
+def problems(rows: pd.DataFrame) -> pd.DataFrame:
+    """One line for the runs of a cell that share a status other than ok and a reason, with their seeds."""
+    lost = rows[~(rows["status"] == "ok").fillna(False)].copy()
+    lost["reason"] = lost["reason"].fillna("")
+    lost["amount"] = [amount(f, p) for f, p in zip(lost["fraction"], lost["per_class"], strict=True)]
+    keys = ["status", "reason", "strategy", "dataset", "backbone", "size", "amount"]
+    return lost.groupby(keys)["seed"].agg(lambda s: ", ".join(map(str, sorted(s)))).rename("seeds").reset_index()
+
+
+def costs(used: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
+    """Per strategy, means over the runs that the leaderboard stands on, and what became of their tuning trials."""
+    names = [
+        *("tune_seconds", "fit_seconds", "predict_ms", "images_seen", "tune_images_seen", "peak_memory_mb"),
+        *("params_total", "params_trained", "flops_per_image", "energy_joules"),
+    ]
+    table = used[["strategy", *names]].astype(dict.fromkeys(names, "float64")).groupby("strategy").mean()
+    owner = used.drop_duplicates("fingerprint").set_index("fingerprint")["strategy"]
+    states = trials.assign(strategy=trials["fingerprint"].map(owner)).dropna(subset=["strategy"])
+    for state in ("complete", "pruned", "diverged"):
+        counts = states[states["state"] == state].groupby("strategy").size()
+        table[state] = counts.reindex(table.index, fill_value=0).astype(int)
+    return table.sort_values("fit_seconds", kind="stable").reset_index()
+
+
+def datasets(rows: pd.DataFrame) -> pd.DataFrame:
+    """One line for each dataset, size and amount of training data; what is not known is a dash."""
+    facts = [
+        *("kind", "modality", "source_size", "resize", "n_train", "n_val", "n_test"),
+        *("licence", "noncommercial", "data_hash", "citation"),
+    ]
+    table = rows.groupby(["dataset", "size", "fraction", "per_class"], dropna=False)[facts].first().reset_index()
+    table["amount"] = [amount(f, p) for f, p in zip(table["fraction"], table["per_class"], strict=True)]
+    return table.astype(object).where(table.notna(), "–")
+
+
+def integrity(folders: Sequence[Path]) -> list[dict[str, Any]]:
+    """What was found in each dataset (`datasets.json` of each folder): images a split, counts a class, duplicates."""
+    found: dict[str, dict[str, Any]] = {}
+    for folder in folders:
+        path = folder / "datasets.json"
+        found |= json.loads(path.read_bytes()) if path.is_file() else {}
+    for entry in found.values():
+        first, *others = entry["class_counts"].values()
+        entry["classes"] = [(name, [count, *(other[name] for other in others)]) for name, count in first.items()]
+    return [found[key] for key in sorted(found)]
+
+
+def provenance(rows: pd.DataFrame) -> list[tuple[str, list[tuple[str, int]]]]:
+    """(what, [(value, number of runs)]) for everything that a reader needs to make the rows again."""
+    versions = rows["versions"].map(_versions, na_action="ignore")
+    commit = rows["git_commit"] + rows["git_dirty"].map({True: " with uncommitted changes"}).fillna("")
+    facts = {
+        "Versions": versions, "Device": rows["device"], "Precision": rows["precision"],
+        "Memory format": rows["memory_format"], "Threads": rows["threads"], "Engine": rows["engine"], "Code": commit,
+        "Source of strategies": rows["strategy"] + ": " + rows["source_hash"],
+        "Images": rows["dataset"] + ": " + rows["data_hash"],
+        "Weights": rows["backbone"] + " (" + rows["weights"].fillna("unknown") + "): " + rows["weights_hash"],
+    }  # fmt: skip
+    counted = [(what, values.dropna().astype(str).value_counts().sort_index()) for what, values in facts.items()]
+    return [(what, [(str(value), int(n)) for value, n in counts.items()]) for what, counts in counted if len(counts)]
+
+
+def amount(fraction: float, per_class: object) -> str:
+    """How much of the training split is used, in words."""
+    if not pd.isna(per_class):
+        return f"{per_class} a class"
+    return "all" if fraction == 1 else f"{fraction * 100:g} %"
+
+
+def _versions(text: str) -> str:
+    try:
+        versions = json.loads(text)
+    except ValueError:
+        return text
+    if not isinstance(versions, dict):
+        return text
+    return ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))

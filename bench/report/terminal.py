@@ -1,0 +1,30 @@
+"""The leaderboard of strategies in a terminal, for the end of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+from rich.markup import escape
+from rich.table import Table
+
+from bench.report.frames import current, read_rows
+from bench.report.leaderboard import leaderboard
+from bench.report.page import fixed, seconds
+
+
+def terminal_summary(folder: Path) -> Table:
+    """Strategies of the current rows in `folder`, best mean rank first. Raises UsageError where it holds no results."""
+    board = leaderboard(current(read_rows(folder)))
+    table = Table(title="Strategies", title_justify="left", caption_justify="left")
+    table.add_column("strategy", overflow="fold")
+    for heading in ("mean rank", "test AUC", "95 % (seeds)", "tune + fit", "runs"):
+        table.add_column(heading, justify="right", no_wrap=heading.startswith("95"))
+    for row in board.table.itertuples():
+        between = "" if pd.isna(row.auc_lo) else f"{row.auc_lo:.3f}–{row.auc_hi:.3f}"
+        runs = f"{row.runs} of {row.runs_any}"
+        figures = (fixed(row.mean_rank, 2), fixed(row.auc), between, seconds(row.seconds), runs)
+        table.add_row(escape(row.strategy), *figures)
+    left_out = f", blocks left out: {board.blocks_left_out}" if board.blocks_left_out else ""
+    table.caption = f"complete blocks: {board.blocks_used}, datasets: {len(board.datasets)}{left_out}"
+    return table

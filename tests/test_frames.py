@@ -1,0 +1,124 @@
+"""Rows on disk become one tidy table: nothing is lost in silence, nothing stale is shown."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from bench.errors import UsageError
+from bench.report.frames import COLUMNS, IDENTITY, compact, current, read_rows, read_trials
+from tests.fake_results import row, rows, write
+
+README = Path(__file__).resolve().parents[1] / "results" / "README.md"
+
+
+def test_every_column_has_its_documented_type_even_without_rows(tmp_path: Path) -> None:
+    for folder in (write(tmp_path / "full", rows()), write(tmp_path / "empty", [])):
+        frame = read_rows(folder)
+        assert {name: str(dtype) for name, dtype in frame.dtypes.items()} == COLUMNS
+        assert list(frame.columns) == list(COLUMNS)
+
+
+def test_results_readme_documents_every_column_in_order_with_its_type() -> None:
+    lines = [line.split("|")[1:4] for line in README.read_text(encoding="utf-8").partition("## Columns")[2].splitlines()
+             if line.startswith("| `")]  # fmt: skip
+    assert [(name.strip(" `"), dtype.strip()) for name, dtype, _ in lines] == list(COLUMNS.items())
+    assert all(meaning.strip() for _, _, meaning in lines)
+
+
+def test_torn_and_foreign_files_are_named(tmp_path: Path) -> None:
+    folder = write(tmp_path / "run", rows())
+    whole = len(read_rows(folder))
+    (folder / "cells" / "torn-s0.json").write_text('{"dataset": "breast')
+    (folder / "cells" / "list-s0.json").write_text("[1, 2]")
+    (folder / "cells" / "binary-s0.json").write_bytes(b"\xff\xfe\x00")
+    lacking = row("a", "b", "c", 0, 0.9)
+    del lacking["seed"]
+    (folder / "cells" / "lacking-s0.json").write_text(json.dumps(lacking))
+    (folder / "cells" / "wrong-s0.json").write_text(json.dumps(row("a", "b", "c", 0, 0.9, size="64")))
+    frame = read_rows(folder)
+    assert len(frame) == whole
+    found = " | ".join(frame.attrs["warnings"])
+    assert len(frame.attrs["warnings"]) == 5
+    for text in (
+        "torn-s0.json cannot be read",
+        "list-s0.json is left out: it is not a JSON object",
+        "binary-s0.json cannot be read",
+        "lacking-s0.json is left out: it has no seed",
+        "wrong-s0.json is left out: size is '64', not a whole number",
+    ):
+        assert text in found
+
+
+def test_a_value_of_the_wrong_type_counts_as_missing_and_is_named(tmp_path: Path) -> None:
+    odd = row("a", "b", "c", 0, 0.9, lr="fast", n_val=78.0, git_dirty=1, hparams={"lr": 1})
+    folder = write(tmp_path / "run", [odd])
+    frame = read_rows(folder)
+    assert frame["lr"].isna().all()
+    assert frame["git_dirty"].isna().all()
+    assert frame["n_val"].tolist() == [78]
+    assert json.loads(frame["hparams"][0]) == {"lr": 1}
+    assert len(frame.attrs["warnings"]) == 2
+    assert "lr is 'fast', not a number" in frame.attrs["warnings"][0]
+
+
+def test_no_results_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="medtransfer run"):
+        read_rows(tmp_path)
+
+
+def test_only_the_latest_version_of_a_cell_is_current(tmp_path: Path) -> None:
+    old = [row("a", "b", "c", s, 0.9, fingerprint="old", finished_utc=f"2025-01-01T10:0{s}:00Z") for s in range(3)]
+    new = [row("a", "b", "c", s, 0.8, fingerprint="new", finished_utc="2025-01-01T11:30:00.5+01:00") for s in range(2)]
+    other = [row("a", "b", "c", 0, 0.7, fingerprint="other", per_class=10)]
+    frame = current(read_rows(write(tmp_path / "run", [*old, *new, *other])))
+    assert frame[["fingerprint", "seed"]].values.tolist() == [["new", 0], ["new", 1], ["other", 0]]
+    assert frame.attrs["stale"] == 3, "seed 2 of the old version is no companion of the new one's"
+
+
+def test_a_later_failure_replaces_an_earlier_result(tmp_path: Path) -> None:
+    good = row("a", "b", "c", 0, 0.9, fingerprint="good", finished_utc="2025-01-01T10:00:00Z")
+    later = {"finished_utc": "2025-01-02T10:00:00Z", "status": "failed", "test_auc": None}
+    bad = row("a", "b", "c", 0, 0.9, fingerprint="bad", **later)
+    undated = row("a", "b", "c", 0, 0.9, fingerprint="undated", finished_utc=None)
+    frame = current(read_rows(write(tmp_path / "run", [good, bad, undated])))
+    assert frame["status"].tolist() == ["failed"]
+    assert frame.attrs["stale"] == 2
+
+
+def test_the_same_row_in_two_merged_folders_counts_once(tmp_path: Path) -> None:
+    parts = [read_rows(write(tmp_path / name, rows())) for name in ("one", "two")]
+    merged = current(pd.concat(parts, ignore_index=True))
+    assert len(merged) == len(rows())
+    assert not merged.duplicated(IDENTITY).any()
+    assert merged.attrs["stale"] == 0
+
+
+def test_compact_round_trips_is_sorted_and_repeatable(tmp_path: Path) -> None:
+    folder = write(tmp_path / "run", rows(), lambda one: one | {"own_score": one["seed"] / 2, "blob": {"x": [1]}})
+    frame = compact(folder)
+    first = {name: (folder / name).read_bytes() for name in ("rows.parquet", "rows.csv")}
+    assert list(frame.columns) == [*COLUMNS, "blob", "own_score"]
+    assert frame.equals(frame.sort_values(IDENTITY, na_position="first", ignore_index=True))
+    pd.testing.assert_frame_equal(pd.read_parquet(folder / "rows.parquet"), frame)
+    csv = pd.read_csv(folder / "rows.csv", dtype=COLUMNS, keep_default_na=True)
+    assert csv["test_auc"].tolist() == pytest.approx(frame["test_auc"].tolist(), rel=0, abs=0, nan_ok=True)
+    assert csv["dataset"].tolist() == frame["dataset"].tolist()
+    compact(folder)
+    assert first == {name: (folder / name).read_bytes() for name in first}
+    assert sorted(path.name for path in folder.iterdir()) == ["cells", "rows.csv", "rows.parquet", "run.json"]
+
+
+def test_a_torn_last_trial_is_dropped_and_a_broken_one_before_it_is_named(tmp_path: Path) -> None:
+    folder = write(tmp_path / "run", [row("a", "b", "c", 0, 0.9, fingerprint="f")])
+    path = folder / "cells" / "f.trials.jsonl"
+    path.write_text(path.read_text() + '{"number": 4, "sta')
+    trials = read_trials(folder)
+    assert trials["number"].tolist() == [0, 1, 2, 3]
+    assert trials.attrs["warnings"] == []
+    path.write_text("not json\n" + path.read_text())
+    assert len(read_trials(folder)) == 4
+    assert "f.trials.jsonl line 1 cannot be read" in read_trials(folder).attrs["warnings"][0]

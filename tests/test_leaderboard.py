@@ -1,0 +1,215 @@
+"""Rankings stand on complete blocks, count datasets alike and claim no more than the seeds show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats as scipy_stats
+
+from bench.report.frames import current, read_rows
+from bench.report.leaderboard import Leaderboard, _margin, leaderboard
+from bench.report.stats import padded
+from bench.report.words import answer
+from tests.fake_results import Row, row, rows, write
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Any:
+    """Row dictionaries -> current rows, through the disk as in a real run."""
+
+    def through_disk(made: list[Row]) -> pd.DataFrame:
+        return current(read_rows(write(tmp_path / f"run{len(list(tmp_path.iterdir()))}", made)))
+
+    return through_disk
+
+
+def cell(dataset: str, backbone: str, strategy: str, aucs: list[float], **changes: Any) -> list[Row]:
+    return [row(dataset, backbone, strategy, seed, auc, **changes) for seed, auc in enumerate(aucs)]
+
+
+def by_label(board: Leaderboard) -> pd.DataFrame:
+    return board.table.set_index("label")
+
+
+def test_a_datasets_backbones_share_its_weight(table: Any) -> None:
+    made = [
+        *cell("d1", "b1", "scratch", [0.6, 0.6]), *cell("d1", "b1", "full_finetune", [0.7, 0.7]),
+        *cell("d1", "b2", "scratch", [0.6, 0.6]), *cell("d1", "b2", "full_finetune", [0.9, 0.9]),
+        *cell("d2", "b1", "scratch", [0.9, 0.7]), *cell("d2", "b1", "full_finetune", [0.6, 0.6]),
+    ]  # fmt: skip
+    board = leaderboard(table(made))
+    found = by_label(board)
+    assert found.loc["full_finetune", "auc"] == pytest.approx((0.8 + 0.6) / 2)
+    assert found.loc["scratch", "auc"] == pytest.approx((0.6 + 0.8) / 2)
+    assert found["mean_rank"].to_dict() == {"full_finetune": 1.5, "scratch": 1.5}
+    assert found["wins"].to_dict() == {"full_finetune": 1, "scratch": 1}
+    assert found.loc["full_finetune", "gain"] == pytest.approx(0.0)
+    assert np.isnan(found.loc["scratch", "gain"])
+    assert (board.control, board.blocks_used, board.blocks_left_out, board.datasets) == ("scratch", 3, 0, ("d1", "d2"))
+
+
+def test_an_incomplete_block_counts_for_nobody(table: Any) -> None:
+    made = [
+        *cell("d1", "b", "a", [0.6, 0.61]), *cell("d1", "b", "c", [0.7, 0.71]),
+        *cell("d2", "b", "a", [0.9, 0.91]), *cell("d2", "b", "c", [0.1, 0.1], status="failed", test_auc=None),
+        *cell("d3", "b", "a", [0.5, 0.51]), *cell("d3", "b", "c", [0.8, 0.81], test_auc=None),
+    ]  # fmt: skip
+    board = leaderboard(table([*made, *cell("d4", "b", "a", [0.6, 0.6]), *cell("d4", "b", "c", [0.5, 0.5])]))
+    found = by_label(board)
+    assert (board.blocks_used, board.blocks_left_out, board.datasets) == (2, 2, ("d1", "d4"))
+    assert found.loc["a", "auc"] == pytest.approx((0.605 + 0.6) / 2)
+    assert found.loc["c", ["runs", "runs_any", "blocks", "blocks_any"]].tolist() == [4, 8, 2, 4]
+
+
+def test_one_that_ran_on_few_blocks_is_listed_without_a_rank_and_harms_nobody(table: Any) -> None:
+    made = [
+        one for d in ("d1", "d2", "d3") for s, auc in (("a", 0.6), ("c", 0.7)) for one in cell(d, "b", s, [auc, auc])
+    ]
+    board = leaderboard(table([*made, *cell("d1", "b", "rare", [0.99, 0.99])]))
+    assert board.ranked["label"].tolist() == ["c", "a"]
+    assert board.table["label"].tolist()[-1] == "rare"
+    assert np.isnan(board.table["auc"].iloc[-1])
+    assert board.blocks_used == 3
+
+
+def test_ranks_are_recomputed_when_rows_are_filtered(table: Any) -> None:
+    everything = table(
+        [one for s, auc in (("a", 0.6), ("b", 0.7), ("c", 0.8)) for one in cell("d", "b", s, [auc, auc])]
+    )
+    assert by_label(leaderboard(everything)).loc["a", "mean_rank"] == 3
+    assert by_label(leaderboard(everything[everything["strategy"] != "c"])).loc["a", "mean_rank"] == 2
+
+
+def test_a_pairs_control_has_the_same_backbone(table: Any) -> None:
+    made = [
+        *cell("d", "small", "scratch", [0.60, 0.62]), *cell("d", "small", "full_finetune", [0.70, 0.72]),
+        *cell("d", "large", "scratch", [0.80, 0.82]), *cell("d", "large", "full_finetune", [0.81, 0.83]),
+    ]  # fmt: skip
+    found = by_label(leaderboard(table(made), ["strategy", "backbone"]))
+    assert found.loc["full_finetune · small", "gain"] == pytest.approx(0.10)
+    assert found.loc["full_finetune · large", "gain"] == pytest.approx(0.01)
+    assert np.isnan(found.loc["scratch · large", "gain"])
+    by_backbone = leaderboard(table(made), "backbone")
+    assert by_backbone.control is None
+    assert by_label(by_backbone)["gain"].isna().all()
+    assert by_label(by_backbone).loc["large", "mean_rank"] == 1
+
+
+def test_per_class_amounts_are_different_blocks(table: Any) -> None:
+    made = []
+    for n in (10, 50, None):
+        for strategy, auc in (("a", 0.6), ("c", 0.7)):
+            made += cell("d", "b", strategy, [auc, auc], per_class=n, fingerprint=f"{strategy}{n}")
+    board = leaderboard(table(made))
+    assert (board.blocks_used, board.datasets) == (3, ("d",))
+
+
+def test_seconds_are_tuning_plus_fitting_and_missing_where_any_is(table: Any) -> None:
+    made = [*cell("d", "b", "a", [0.6, 0.7], tune_seconds=10.0, fit_seconds=2.0), *cell("d", "b", "c", [0.6, 0.7])]
+    made[-1]["fit_seconds"] = None
+    found = by_label(leaderboard(table(made)))
+    assert found.loc["a", "seconds"] == 12
+    assert np.isnan(found.loc["c", "seconds"])
+
+
+def test_figures_do_not_depend_on_the_order_of_rows(table: Any) -> None:
+    given = table(rows())
+    shuffled = given.sample(frac=1, random_state=1)
+    pd.testing.assert_frame_equal(leaderboard(given).table, leaderboard(shuffled).table, rtol=1e-12)
+
+
+def test_chances_of_being_best_sum_to_one_and_intervals_hold_the_mean(table: Any) -> None:
+    for by in ("strategy", "backbone", ["strategy", "backbone"]):
+        ranked = leaderboard(table(rows()), by).ranked
+        assert ranked["p_best"].sum() == pytest.approx(1)
+        for name in ("auc", "iqm"):
+            assert (ranked[f"{name}_lo"] <= ranked[name] + 1e-12).all()
+            assert (ranked[name] <= ranked[f"{name}_hi"] + 1e-12).all()
+        assert ranked["mean_rank"].mean() == pytest.approx((len(ranked) + 1) / 2)
+
+
+def test_one_seed_gives_no_interval_and_no_verdict(table: Any) -> None:
+    given = table(rows(seeds=1))
+    board = leaderboard(given)
+    intervals = ["auc_lo", "auc_hi", "iqm_lo", "gain_lo", "behind_lo", "p_best"]
+    assert board.seeds == 1
+    assert board.table[intervals].isna().all(axis=None)
+    assert answer(board, given)[0].startswith("It cannot be told which strategy is best")
+    assert "one seed" in answer(board, given)[0]
+
+
+def test_a_clear_winner_is_named_with_what_it_stands_on(table: Any) -> None:
+    given = table(rows())
+    said = " ".join(answer(leaderboard(given), given))
+    assert "full_finetune was best" in said
+    assert "3 datasets are too few to test" in said
+    assert "p-value" in said
+    assert "Against the control scratch" in said
+
+
+def test_the_verdict_is_never_stronger_than_the_intervals(table: Any) -> None:
+    """Strategies of equal quality: whatever the noise, a winner is named only where both intervals exclude zero."""
+    verdicts = []
+    for trial in range(12):
+        rng = np.random.default_rng(trial)
+        made = [one for d in ("d1", "d2") for s in "abc" for one in cell(d, "b", s, rng.normal(0.8, 0.02, 3).tolist())]
+        given = table(made)
+        board = leaderboard(given)
+        first = answer(board, given)[0]
+        others = board.ranked.iloc[1:]
+        verdicts.append("was best" in first)
+        assert verdicts[-1] == bool((~others["tied"]).all())
+        assert (others.loc[~others["tied"], "behind_lo"] > 0).all()
+        assert verdicts[-1] != first.startswith("It cannot be told")
+    assert sum(verdicts) < len(verdicts) / 2
+
+
+def test_noise_of_few_test_images_or_of_two_seeds_forbids_a_verdict(table: Any) -> None:
+    def verdict(seeds: list[float], error: float) -> str:
+        made = []
+        for strategy, auc in (("a", 0.80), ("c", 0.86)):
+            for seed, shift in enumerate(seeds):
+                at = auc + shift
+                noise = {"test_auc_lo": at - 1.96 * error, "test_auc_hi": at + 1.96 * error}
+                made.append(row("d", "b", strategy, seed, at, **noise))
+        given = table(made)
+        return answer(leaderboard(given), given)[0]
+
+    assert "c was best" in verdict([-0.01, 0.0, 0.01], 0.005)
+    assert "c was best" in verdict([-0.01, 0.0, 0.01], 0.016)
+    assert verdict([-0.01, 0.0, 0.01], 0.022).startswith("It cannot be told")  # .06 < 1.96 * sqrt(2) * .022
+    assert "c was best" in verdict([-0.001, 0.001], 0.005)
+    assert verdict([-0.015, 0.015], 0.005).startswith("It cannot be told")  # 2 seeds: t(2) = 4.30
+
+
+def test_the_margin_is_welchs_where_test_images_have_no_noise() -> None:
+    one, other = [0.80, 0.82, 0.83], [0.90, 0.96, 0.91, 0.97]
+    margin = _margin(padded([[other], [one]]), np.ones(1), np.zeros((2, 1)), first=0)
+    low, high = scipy_stats.ttest_ind(other, one, equal_var=False).confidence_interval(0.95)
+    assert margin[1] == pytest.approx((high - low) / 2, rel=1e-6)
+
+
+def test_one_dataset_random_weights_and_phantoms_limit_the_answer(table: Any) -> None:
+    made = [one for s, auc in (("a", 0.6), ("c", 0.9)) for one in
+            cell("phantom-x", "b", s, [auc, auc + 0.01, auc], weights="random", pretrained=False)]  # fmt: skip
+    given = table(made)
+    said = " ".join(answer(leaderboard(given), given))
+    assert "On phantom-x, c was best" in said
+    assert "With one dataset it cannot be told" in said
+    assert "says nothing about transfer" in said
+    assert "says nothing about medical images" in said
+
+
+def test_nothing_to_compare_is_said(table: Any) -> None:
+    alone = table(cell("d", "b", "a", [0.7, 0.8]))
+    assert "nothing to compare" in answer(leaderboard(alone), alone)[0]
+    lost = table(cell("d", "b", "a", [0.7, 0.8], status="failed", test_auc=None))
+    assert answer(leaderboard(lost), lost) == ["Nothing can be said: no run has a result."]
+    apart = table([*cell("d1", "b", "a", [0.7, 0.8]), *cell("d2", "b", "c", [0.7, 0.8])])
+    assert "no dataset where all of them have results" in answer(leaderboard(apart), apart)[0]
+    empty = table([])
+    assert answer(leaderboard(empty), empty) == ["Nothing can be said: no run has a result."]

@@ -1,0 +1,250 @@
+"""The page: self-contained, harmless, honest about what is missing, repeatable and accessible."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+import bench.report
+from bench.report import plots
+from bench.report.frames import current, read_rows
+from bench.report.leaderboard import leaderboard
+from bench.report.page import render
+from bench.report.terminal import terminal_summary
+from tests.fake_results import Row, row, rows, write
+
+VOID = {"meta", "br", "link", "img", "input", "hr", "path", "use"}
+EVIL = """<script>alert(1)</script>"><img src=x onerror=alert(2)> $a_b$ --> ]]> {{ 7*7 }} 'é 超"""
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, text by innermost tag, and whether every tag is closed."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.stack: list[str] = []
+        self.text = ""
+        self.feed(html)
+        assert self.stack == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.stack.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.stack.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not {"script", "style"} & set(self.stack):
+            self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("results") / "demo", rows())
+
+
+@pytest.fixture(scope="module")
+def html(demo: Path) -> str:
+    return render([demo], demo.parent / "deep" / "report.html").read_text(encoding="utf-8")
+
+
+def made(tmp_path: Path, given: list[Row]) -> Page:
+    return Page(render([write(tmp_path / "demo", given)], tmp_path / "report.html").read_text(encoding="utf-8"))
+
+
+def test_the_page_loads_nothing(html: str) -> None:
+    page = Page(html)
+    assert not {"link", "img", "iframe", "object", "embed", "base", "video", "audio"} & {tag for tag, _ in page.tags}
+    for _, attrs in page.tags:
+        assert "src" not in attrs
+        for name in ("href", "xlink:href"):
+            assert (attrs.get(name) or "#").startswith("#")
+        assert not [name for name in attrs if name.startswith("on")]
+    assert set(re.findall(r"url\((.)", html)) <= {"#"}
+    assert "@import" not in html
+    assert "http" not in re.sub(r'xmlns(:xlink)?="[^"]+"', "", html)
+
+
+def test_the_page_is_accessible(html: str) -> None:
+    page = Page(html)
+    assert page.all("html")[0]["lang"] == "en-GB"
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    for _, attrs in page.tags:
+        for name in ("aria-labelledby", "xlink:href", "href"):
+            assert {one.removeprefix("#") for one in (attrs.get(name) or "").split()} <= set(ids)
+    assert {len(page.all(tag)) for tag in ("main", "header", "footer", "nav", "h1")} == {1}
+    assert all(attrs.get("scope") in ("col", "row") for attrs in page.all("th"))
+    assert len(page.all("caption")) == len(page.all("table")) > 5
+    assert len(page.all("svg")) == 3
+    for attrs in page.all("svg"):
+        assert attrs["role"] == "img"
+        title, description = (attrs["aria-labelledby"] or "").split()
+        assert re.search(f'<title id="{title}">[^<]+</title><desc id="{description}">[^<]{{20,}}</desc>', html)
+    sorted_by = [attrs for attrs in page.all("th") if "aria-sort" in attrs]
+    assert {attrs["aria-sort"] for attrs in sorted_by} == {"ascending", "descending"}
+
+
+def test_text_has_contrast_aa_in_light_and_dark() -> None:
+    css = (Path(bench.report.__file__).parent / "templates" / "report.css").read_text(encoding="utf-8")
+    light, dark = re.findall(r":root \{(.*?)\}", css, flags=re.DOTALL)[:2]
+    pairs = [
+        ("ink", "paper"),
+        ("soft", "paper"),
+        ("accent", "paper"),
+        ("bad", "paper"),
+        ("ink", "wash"),
+        ("soft", "wash"),
+    ]
+    for block in (light, dark):
+        colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", block))
+        for text, ground in [*pairs, ("warn-ink", "warn-paper"), ("accent", "warn-paper")]:
+            assert contrast(colours[text], colours[ground]) >= 4.5, (text, ground)
+        for n in range(1, 7):
+            assert contrast(colours[f"series-{n}"], colours["paper"]) >= 3
+
+
+def contrast(one: str, other: str) -> float:
+    def luminance(colour: str) -> float:
+        channels = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+        linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    dark, light = sorted([luminance(one), luminance(other)])
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_hostile_names_are_only_text(tmp_path: Path) -> None:
+    given = [row(EVIL, EVIL, s, seed, 0.8 + seed / 100, notes=EVIL, citation=EVIL, licence=EVIL, versions=EVIL)
+             for s in ("scratch", EVIL) for seed in range(3)]  # fmt: skip
+    given += [row(EVIL, "other", EVIL, 0, 0.8, status="failed", test_auc=None, reason=EVIL)]
+    for n, one in enumerate(given):
+        one["fingerprint"] = f"f{n // 3}"
+    page = made(tmp_path, given)
+    assert len(page.all("script")) == 1
+    assert not page.all("img")
+    assert not [attrs for _, attrs in page.tags if any(name.startswith("on") for name in attrs)]
+    assert page.text.count(EVIL) > 10
+
+
+def test_two_renders_differ_in_the_date_line_only(html: str, demo: Path, tmp_path: Path) -> None:
+    first, second = html.splitlines(), render([demo], tmp_path / "again.html").read_text(encoding="utf-8").splitlines()
+    assert [line for line in first if "Rendered" not in line] == [line for line in second if "Rendered" not in line]
+    assert sum("Rendered" in line for line in first) == 1
+
+
+def test_figures_are_byte_identical_and_take_their_colours_from_css(tmp_path: Path) -> None:
+    given = current(read_rows(write(tmp_path / "demo", rows())))
+    board = leaderboard(given, ["strategy", "backbone"])
+    for draw in (lambda: plots.heatmap(given, "h", "Heat"), lambda: plots.strips(given, "s", "Strip"),
+                 lambda: plots.cost(board, "c", "Cost")):  # fmt: skip
+        picture = draw()
+        assert picture is not None
+        assert picture == draw()
+        assert "currentColor" in picture.svg
+        assert not [marker for marker in (plots.INK, plots.RULE, *plots.SERIES) if marker in picture.svg]
+        assert re.search(r"n = \d+", picture.caption)
+
+
+def test_nothing_to_draw_is_none(tmp_path: Path) -> None:
+    given = current(read_rows(write(tmp_path / "demo", [row("d", "b", "s", 0, 0.8, status="failed", test_auc=None)])))
+    assert plots.heatmap(given, "h", "t") is None
+    assert plots.strips(given, "s", "t") is None
+    assert plots.cost(leaderboard(given, ["strategy", "backbone"]), "c", "t") is None
+
+
+def test_pareto_front() -> None:
+    seconds, auc = np.array([1.0, 2.0, 2.0, 3.0, 4.0]), np.array([0.7, 0.8, 0.75, 0.8, 0.9])
+    assert plots.pareto(seconds, auc).tolist() == [True, True, False, False, True]
+
+
+def test_what_limits_the_figures_is_said(tmp_path: Path) -> None:
+    given = rows()
+    given[0] |= {"noncommercial": True, "git_dirty": True, "notes": "resumed; kept"}
+    old = given[1] | {"fingerprint": "older", "finished_utc": "2024-12-31T00:00:00Z"}
+    folder = write(tmp_path / "demo", [*given, old])
+    (folder / "cells" / "torn-s9.json").write_text('{"dataset":')
+    (folder / "run.json").write_text((folder / "run.json").read_text().replace('"finished_utc"', '"unknown"'))
+    text = Page(render([folder], tmp_path / "out.html").read_text(encoding="utf-8")).text
+    for sentence in (
+        "The run demo was still going",
+        "densenet121 random started from random weights: nothing was transferred",
+        "phantom-fundus: drawn by the computer",
+        "3 runs failed.", "3 runs skipped.", "1 run diverged.",
+        "breastmnist (78): choosing among trials there is mostly noise",
+        "pneumoniamnist: 28-pixel images enlarged to 64 (bilinear)",
+        "breastmnist: not for commercial use",
+        "code that no commit records",
+        "1 run of earlier versions of a cell not shown",
+        "torn-s9.json cannot be read",
+        "phantoms are drawn by medtransfer", "resumed",
+    ):  # fmt: skip
+        assert sentence in text, sentence
+
+
+def test_skipped_and_failed_runs_are_listed_with_reasons(html: str) -> None:
+    text = re.sub(r"\s+", " ", Page(html).text)
+    for reason in ('the hub cannot be reached; use weights = "file:..."', "the loss was not finite in epoch 2",
+                   "a probe of random features is not asked for"):  # fmt: skip
+        assert reason in text
+    assert "74 of 81" in text
+
+
+def test_provenance_and_datasets_are_there(html: str) -> None:
+    text = Page(html).text
+    for fact in ("medtransfer run quick.toml", "torch 2.14.0", "0123abc", "src-linear_probe", "w-mobilenetv2_035",
+                 "d-breastmnist", "CC BY 4.0", "Al-Dhabyani", "546", "channels_last"):  # fmt: skip
+        assert fact in text, fact
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_an_empty_or_tiny_run_makes_a_page(tmp_path: Path, kept: int) -> None:
+    bare = {"dataset": "d", "backbone": "b", "strategy": "s", "size": 28, "fraction": 0.1, "seed": 0, "status": "ok",
+            "test_auc": 0.8, "fingerprint": "f"}  # fmt: skip
+    folder = write(tmp_path / "demo", [bare][:kept])
+    (folder / "run.json").unlink()
+    page = Page(render([folder], tmp_path / "out.html").read_text(encoding="utf-8"))
+    assert ("nothing to compare" if kept else "no run has a result") in page.text
+    assert "nan" not in page.text.lower().split()
+
+
+def test_folders_are_merged(tmp_path: Path) -> None:
+    given = rows()
+    parts = [write(tmp_path / "one", given[:40]), write(tmp_path / "two", given[30:])]
+    text = Page(render(parts, tmp_path / "out.html").read_text(encoding="utf-8")).text
+    assert "74 of 81" in text
+    assert "one, two" in text
+
+
+def test_several_amounts_of_data_are_kept_apart(tmp_path: Path) -> None:
+    given = [
+        one | {"per_class": n, "fingerprint": f"{one['fingerprint']}-{n}"} for n in (10, 50) for one in rows()[:27]
+    ]
+    page = made(tmp_path, given)
+    assert "10 training images a class" in page.text
+    assert "Strategies at 64 px, 50 training images a class" in page.text
+
+
+def test_terminal_summary_ranks_and_shows_coverage(tmp_path: Path) -> None:
+    console = Console(width=100)
+    with console.capture() as capture:
+        console.print(terminal_summary(write(tmp_path / "demo", rows())))
+    lines = [line for line in capture.get().splitlines() if "_" in line or "scratch" in line]
+    assert [re.search(r"\w+", line)[0] for line in lines] == ["full_finetune", "linear_probe", "scratch"]
+    assert "24 of 27" in lines[0]
+    assert re.search(r"0\.\d{3}–0\.\d{3}", lines[0])
