@@ -1,0 +1,265 @@
+"""The command line: reads options, calls the parts, turns what they raise into a line and an exit code.
+
+Exit codes: 0 all ok, 1 some cells failed, 2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import shlex
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from bench.errors import MedtransferError, UsageError
+
+if TYPE_CHECKING:
+    from bench.config import Matrix
+    from bench.plan import Plan
+
+# torch and timm take seconds to import: every command imports what it needs, so that --help is instant.
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+new = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(new, name="new", help="Write a small plug-in that works, to start from.")
+
+# Key of the matrix file -> flag, type and help. Lists may be given several times.
+SELECTORS: dict[str, tuple[str, Any, str]] = {
+    "backbones": (
+        "--backbone",
+        list[str],
+        "Its name in the matrix, MODEL, MODEL[:CUT], MODEL@file:PATH, MODEL@random or bundled:NAME.",
+    ),
+    "strategies": ("--strategy", list[str], "A strategy (`medtransfer list strategies`)."),
+    "datasets": ("--dataset", list[str], "A dataset: its name, npz:PATH, folder:PATH or csv:PATH."),
+    "sizes": ("--size", list[int], "Side of the images in pixels."),
+    "fractions": ("--fraction", list[float], "Share of the training images of each class."),
+    "per_class": ("--per-class", list[int], "Number of training images of each class."),
+    "seeds": ("--seeds", int, "Fits per cell."),
+    "trials": ("--trials", int, "Sets of hyperparameters tried per cell."),
+    "epochs": ("--epochs", int, "Epochs per fit."),
+    "data_root": ("--data-root", str, "Folder of the MedMNIST files."),
+    "results": ("--results", str, "Folder that this run writes to."),
+    "device": ("--device", str, "auto, cpu, cuda[:N] or mps."),
+    "jobs": ("--jobs", int, "Cells run at the same time."),
+    "only": (
+        "--only",
+        list[str],
+        "Only cells with KEY=PATTERN: dataset, backbone, strategy, size, fraction, per_class.",
+    ),
+}
+_METAVAR = {list[str]: "NAME", str: "TEXT", list[int]: "N", int: "N", list[float]: "SHARE"}
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+class Listing(StrEnum):
+    """What `medtransfer list` can show."""
+
+    strategies = "strategies"
+    datasets = "datasets"
+    backbones = "backbones"
+    presets = "presets"
+
+
+MATRIX = "A matrix file (TOML) or preset: demo, quick, standard, full."
+
+
+def _guarded(action: Callable[[], bool], debug: bool = False) -> None:
+    """Run a command; False is exit code 1."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("bench").setLevel(logging.INFO)
+    try:
+        code = 0 if action() else 1
+    except KeyboardInterrupt:
+        typer.echo(
+            f"\ninterrupted. What is finished is kept; to go on, run the same command:\n  {_command_line()}", err=True
+        )
+        code = 130
+    except Exception as error:
+        code = 2 if isinstance(error, UsageError) else 1
+        if debug:
+            traceback.print_exc()
+        if isinstance(error, MedtransferError):
+            typer.echo(f"error: {error}", err=True)
+        else:
+            typer.echo(f"error: {type(error).__name__}: {error} (run again with --debug for the traceback)", err=True)
+    raise typer.Exit(code)
+
+
+def _command_line() -> str:
+    return shlex.join(["medtransfer", *sys.argv[1:]])
+
+
+def _matrix_command(name: str, keys: Iterable[str] = SELECTORS, **flags: str) -> Callable[[Callable[..., bool]], None]:
+    """Registers action(matrix, debug, **flags) as a command with the selectors `keys` and flags (name -> help)."""
+    parameters: dict[str, tuple[Any, Any]] = {
+        "source": (Annotated[str, typer.Argument(metavar="MATRIX", help=MATRIX)], "demo")
+    }
+    for key in keys:
+        option, kind, text = SELECTORS[key]
+        parameters[key] = (Annotated[kind | None, typer.Option(option, metavar=_METAVAR[kind], help=text)], None)
+    for key, text in flags.items():
+        parameters[key] = (Annotated[bool, typer.Option("--" + key.replace("_", "-"), help=text)], False)
+    parameters["debug"] = (Debug, False)
+
+    def register(action: Callable[..., bool]) -> None:
+        def command(**given: Any) -> None:
+            def load_and_act() -> bool:
+                from bench.config import load
+
+                matrix = load(given["source"], {key: given[key] for key in keys})
+                return action(matrix, given["debug"], **{key: given[key] for key in flags})
+
+            _guarded(load_and_act, given["debug"])
+
+        # typer reads a function's signature; this one is made from the table above.
+        command.__annotations__ = {key: annotation for key, (annotation, _) in parameters.items()}
+        command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [
+                inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+                for key, (annotation, default) in parameters.items()
+            ]
+        )
+        app.command(name, help=action.__doc__)(command)
+
+    return register
+
+
+@_matrix_command("run", dry_run="Show what would be run, and stop.")
+def _run(matrix: Matrix, debug: bool, dry_run: bool) -> bool:
+    """Run a matrix (default: demo) and report. Writes tables and an HTML page; a rerun runs only what is missing."""
+    plan, console = _planned(matrix)
+    if dry_run:
+        return True
+    from bench.executors import execute
+
+    outcome = execute(plan, console, _command_line(), debug)
+    _report([matrix.results], Path("reports") / f"{matrix.results.name}.html", console)
+    return not outcome.failed
+
+
+@_matrix_command("plan")
+def _plan(matrix: Matrix, debug: bool) -> bool:
+    """Show what a run would do and how long it would take; run nothing. The same as run --dry-run."""
+    _planned(matrix)
+    return True
+
+
+@_matrix_command("fetch", ("backbones", "datasets", "sizes", "data_root"))
+def _fetch(matrix: Matrix, debug: bool) -> bool:
+    """Download datasets and weights of a matrix for use offline."""
+    from bench.fetch import fetch
+
+    return fetch(matrix, Path.cwd(), Console())
+
+
+@app.command()
+def report(
+    results: Annotated[list[Path], typer.Argument(help="Folders that runs wrote, such as results/demo.")],
+    out: Annotated[Path | None, typer.Option("--out", help="The page [reports/NAME.html].")] = None,
+    debug: Debug = False,
+) -> None:
+    """Write the HTML report of one or more results folders."""
+
+    def action() -> bool:
+        _report(results, out or Path("reports") / f"{results[0].name}.html", Console())
+        return True
+
+    _guarded(action, debug)
+
+
+@app.command("list")
+def list_(
+    what: Annotated[Listing | None, typer.Argument(help="Default: strategies, datasets and presets.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Only these; a pattern such as 'resnet*' for backbones.")
+    ] = None,
+    data_root: Annotated[Path, typer.Option("--data-root", help="Folder of the MedMNIST files.")] = Path(
+        "data/medmnist"
+    ),
+    debug: Debug = False,
+) -> None:
+    """Show strategies, datasets, backbones, presets.
+
+    `list datasets` reads the images that are on this machine: hash, licence, classes, duplicates across splits."""
+
+    def action() -> bool:
+        from bench import listing
+
+        console = Console()
+        _warn_of_broken(console)
+        for kind in [what.value] if what else ["strategies", "presets", "datasets"]:
+            for item in getattr(listing, kind)(names or [], data_root):
+                console.print(item, soft_wrap=isinstance(item, str))
+            console.print()
+        return True
+
+    _guarded(action, debug)
+
+
+@app.command()
+def check(
+    file: Annotated[Path, typer.Argument(help="A strategy's file, such as strategies/mine.py.")], debug: Debug = False
+) -> None:
+    """Run the contract suite on one strategy."""
+
+    def action() -> bool:
+        from bench.check import check_strategy
+
+        return check_strategy(file, Console())
+
+    _guarded(action, debug)
+
+
+@new.command()
+def strategy(name: Annotated[str, typer.Argument(help="Its name, such as head_first.")], debug: Debug = False) -> None:
+    """Write strategies/NAME.py, a strategy of ten lines that passes `medtransfer check`."""
+
+    def action() -> bool:
+        from bench.scaffold import new_strategy
+
+        path = new_strategy(name, Path.cwd()).relative_to(Path.cwd())
+        typer.echo(f"{path} is written. Next:\n  medtransfer check {path}\n  medtransfer run --strategy {name}")
+        return True
+
+    _guarded(action, debug)
+
+
+def _planned(matrix: Matrix) -> tuple[Plan, Console]:
+    from bench.describe import describe
+    from bench.plan import make_plan
+
+    console = Console()
+    _warn_of_broken(console)
+    plan = make_plan(matrix, Path.cwd())
+    describe(plan, console)
+    return plan, console
+
+
+def _report(results: list[Path], out: Path, console: Console) -> None:
+    from bench.report.frames import compact
+    from bench.report.page import render
+    from bench.report.terminal import terminal_summary
+
+    for folder in results:
+        compact(folder)
+        console.print(terminal_summary(folder))
+    console.print(f"report: {render(results, out)}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _warn_of_broken(console: Console) -> None:
+    from bench.registry import broken
+
+    for path, why in broken(Path.cwd()).items():
+        console.print(f"warning: {path} is left out: {why}", style="yellow", markup=False, soft_wrap=True)
+
+
+def main() -> None:
+    """The command `medtransfer`."""
+    app(prog_name="medtransfer")

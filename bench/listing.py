@@ -1,0 +1,122 @@
+"""`medtransfer list`: what there is, as lines and tables for the terminal."""
+
+from __future__ import annotations
+
+import fnmatch
+import inspect
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rich.console import RenderableType
+from rich.markup import escape
+from rich.table import Table
+
+from bench import config, registry
+from bench.audit import Audit, audit
+from bench.contract import Dataset
+from bench.download import offline
+from bench.errors import DataError, UsageError, nearest
+
+SIZES = (28, 64, 128, 224)
+"""Sides in pixels at which a dataset's images are looked for, in this order."""
+
+
+def strategies(names: Sequence[str], data_root: Path) -> Iterator[RenderableType]:
+    """Name, family and the first line of what the strategy says of itself."""
+    found = registry.strategies(Path.cwd())
+    table = _table("strategy", "family", "what it does", "paper")
+    for name in _chosen(names, list(found), "strategy"):
+        says = (inspect.getdoc(type(found[name])) or "").partition("\n")[0]
+        table.add_row(*map(escape, (name, found[name].family, says, found[name].paper)))
+    yield table
+
+
+def presets(names: Sequence[str], data_root: Path) -> Iterator[RenderableType]:
+    """Name, number of cells and what the file's comment says."""
+    table = _table("preset", "cells", "seeds", "what it is")
+    for name in _chosen(names, list(config.presets()), "preset"):
+        path = config.presets()[name]
+        matrix = config.load(name)
+        lists = (matrix.backbones, matrix.strategies, matrix.datasets, matrix.sizes, matrix.amounts)
+        cells = 1
+        for entries in lists:
+            cells *= len(entries)
+        comment = path.read_text(encoding="utf-8").partition("\n")[0].removeprefix(f"# {name}: ")
+        table.add_row(name, str(cells), str(matrix.seeds), escape(comment))
+    yield table
+
+
+def backbones(names: Sequence[str], data_root: Path) -> Iterator[RenderableType]:
+    """The bundled weights, or what timm has pretrained weights for under a pattern."""
+    if not names:
+        from bench.weights_origin import BUNDLED
+
+        table = _table("backbone", "network")
+        for name, bundled in BUNDLED.items():
+            table.add_row(escape(f"bundled:{name}"), escape(bundled.model))
+        if BUNDLED:
+            yield table
+        yield "Any convolutional network of timm will do. Names: medtransfer list backbones 'resnet*'"
+        return
+    import timm
+
+    for pattern in names:
+        if not (found := timm.list_pretrained(pattern) or timm.list_pretrained(f"{pattern}.*")):
+            raise UsageError(f'timm has no pretrained network "{pattern}". Use a pattern, such as "resnet*".')
+        yield "\n".join(map(escape, found))
+
+
+def datasets(names: Sequence[str], data_root: Path) -> Iterator[RenderableType]:
+    """Of each dataset on this machine: hash, licence, counts and duplicates across splits; nothing is downloaded."""
+    known = [name for name in registry.datasets(Path.cwd()) if not name.endswith(":")]
+    for name in names or known:
+        dataset = registry.open_dataset(name, data_root, workspace=Path.cwd())
+        yield "\n".join(
+            [f"[bold]{escape(name)}[/bold]  {_facts(dataset)}", *(f"  {line}" for line in _images(dataset))]
+        )
+    if not names:
+        prefixes = [name for name in registry.datasets(Path.cwd()) if name.endswith(":")]
+        yield "Own images: " + ", ".join(f"{prefix}PATH" for prefix in prefixes)
+
+
+def _facts(dataset: Dataset) -> str:
+    info = dataset.info
+    licence = escape(info.licence) + (" [bold red]NON-COMMERCIAL[/bold red]" if info.noncommercial else "")
+    return f"{info.kind}, {len(info.classes)} classes, {info.modality}, licence {licence}"
+
+
+def _images(dataset: Dataset) -> list[str]:
+    reasons = []
+    with offline():
+        for size in SIZES:
+            try:
+                return _audited(audit(dataset, size))
+            except DataError as error:
+                reasons.append(str(error))
+    return [f"[yellow]not here[/yellow]: {escape(reasons[0])}"]
+
+
+def _audited(found: Audit) -> list[str]:
+    lines = [f"{found.source_size} px, hash {found.content_hash[:16]}"]
+    for split, images in found.sizes.items():
+        counts = "; ".join(f"{escape(label)} {count}" for label, count in found.class_counts[split].items())
+        lines.append(f"{split} {images}: {counts}")
+    duplicates = [f"{o.first}/{o.second} {o.exact} exact, {o.near} near" for o in found.overlaps]
+    lines.append("duplicates: " + "; ".join(duplicates))
+    if found.blank:
+        lines.append(f"blank images: {found.blank}")
+    return lines + [escape(line) for line in (found.sampled, *found.notes) if line]
+
+
+def _chosen(patterns: Sequence[str], known: list[str], noun: str) -> list[str]:
+    for pattern in patterns:
+        if not fnmatch.filter(known, pattern):
+            raise UsageError(f'No {noun} "{pattern}".{nearest(pattern, known)}')
+    return [name for name in known if not patterns or any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table

@@ -1,0 +1,159 @@
+"""The command line: what is printed where, and the exit codes that scripts rely on."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from bench import cli
+from bench.config import flag
+from bench.errors import DataError
+from bench.registry import names_in
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def invoke(*words: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(cli.app, words)
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    code = "import sys, bench.cli; sys.exit('torch' in sys.modules or 'timm' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_flags_in_messages_are_the_flags_there_are() -> None:
+    for key, (option, *_) in cli.SELECTORS.items():
+        assert option == ("--backbone" if key == "backbones" else flag(key))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("run", "demoo"), 'Did you mean "demo"'),
+        (("plan", "demo", "--epochs", "0"), "--epochs = 0"),
+        (("run", "demo", "--only", "x=y"), "--only"),
+        (("plan", "demo", "--strategy", "linear_prob"), 'Did you mean "linear_probe"'),
+        (("list", "strategies", "scrach"), 'Did you mean "scratch"'),
+        (("list", "datasets", "brestmnist"), 'Did you mean "breastmnist"'),
+        (("new", "strategy", "3x"), "letters, digits and underscores"),
+        (("new", "strategy", "scratch"), "Choose another name"),
+        (("check", "nothing.py"), "nothing.py"),
+        (("report", "nothing"), "nothing"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(workspace: Path, words: tuple[str, ...], message: str) -> None:
+    code, _, err = invoke(*words)
+    assert code == 2
+    assert err.startswith("error: ")
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
+    assert not list(workspace.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (DataError("x.npz: damaged. Download it again."), 1, "error: x.npz: damaged. Download it again."),
+        (ZeroDivisionError("oops"), 1, "error: ZeroDivisionError: oops (run again with --debug for the traceback)"),
+        (KeyboardInterrupt(), 130, "run the same command"),
+    ],
+)
+def test_what_a_part_raises_becomes_a_line_and_an_exit_code(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, text: str
+) -> None:
+    def fails(*args: object) -> None:
+        raise error
+
+    monkeypatch.setattr("bench.config.load", fails)
+    got, _, err = invoke("plan")
+    assert got == code
+    assert text in err
+    assert "Traceback" not in err
+
+
+def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.config.load", lambda *args: 1 / 0)
+    code, _, err = invoke("plan", "--debug")
+    assert code == 1
+    assert "Traceback" in err
+
+
+def test_a_broken_plugin_is_a_warning_and_the_others_are_listed(workspace: Path) -> None:
+    (workspace / "strategies").mkdir()
+    (workspace / "strategies/bad.py").write_text("import nothing_of_this_name\n")
+    code, out, _ = invoke("list", "strategies")
+    assert code == 0
+    assert "bad.py is left out: line 1: ModuleNotFoundError" in out
+    assert "linear_probe" in out
+
+
+def test_a_new_strategy_is_found_at_once_and_never_overwritten(workspace: Path) -> None:
+    assert invoke("new", "strategy", "mine")[0] == 0
+    path = workspace / "strategies/mine.py"
+    assert set(names_in(path)) == {"mine"}
+    assert "mine" in invoke("list", "strategies")[1]
+    before = path.read_text()
+    assert invoke("new", "strategy", "mine")[0] == 2
+    assert path.read_text() == before
+
+
+def test_listing_datasets_downloads_nothing(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def reached(*args: object, **kwargs: object) -> None:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr("urllib.request.urlopen", reached)
+    code, out, _ = invoke("list", "datasets", "dermamnist")
+    assert code == 0
+    assert "NON-COMMERCIAL" in out
+    assert "not here" in out
+
+
+def test_fetch_goes_on_after_a_failure_and_says_so(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (workspace / "m.toml").write_text(
+        '[run]\nstrategies = ["scratch"]\ndatasets = ["npz:none.npz", "phantom-radiograph"]\nsizes = [28]\n'
+        '[[backbone]]\nmodel = "test_resnet"\nweights = "random"\n'
+    )
+    code, out, _ = invoke("fetch", "m.toml")
+    assert code == 1
+    assert "npz:none.npz at 28 px: failed" in out
+    assert "phantom-radiograph at 28 px: here" in out
+
+
+def test_a_small_matrix_from_start_to_report_and_again(workspace: Path) -> None:
+    words = ["run", "demo", "--dataset", "phantom-radiograph", "--size", "16", "--per-class", "4", "--epochs", "1"]
+    words += ["--trials", "1", "--seeds", "1", "--backbone", "test_resnet@random", "--results", "results/small"]
+    words += ["--strategy", "scratch", "--strategy", "linear_probe"]
+    code, out, err = invoke(*words)
+    assert code == 0, out + err
+    rows = workspace / "results/small/rows.csv"
+    assert len(rows.read_text().splitlines()) == 3
+    assert "RANDOM WEIGHTS" in out
+    assert (workspace / "reports/small.html").is_file()
+
+    cells = {path: path.stat().st_mtime_ns for path in (workspace / "results/small/cells").iterdir()}
+    code, out, _ = invoke(*words)
+    assert code == 0
+    assert {path: path.stat().st_mtime_ns for path in (workspace / "results/small/cells").iterdir()} == cells
+
+
+def test_a_failed_cell_is_exit_code_1_and_the_others_are_run(workspace: Path) -> None:
+    words = ["run", "demo", "--dataset", "phantom-radiograph", "--size", "16", "--per-class", "4", "--epochs", "1"]
+    words += ["--trials", "1", "--seeds", "1", "--results", "results/small", "--strategy", "linear_probe"]
+    code, out, _ = invoke(*words, "--backbone", "test_resnet@file:none.pth", "--backbone", "test_resnet2@random")
+    assert code == 2, out
+    code, out, _ = invoke(*words, "--backbone", "test_resnet@file:none.pth", "--backbone", "test_efficientnet@random")
+    assert code == 1
+    assert "none.pth" in out
+    assert len((workspace / "results/small/rows.csv").read_text().splitlines()) == 3
