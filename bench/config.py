@@ -66,8 +66,8 @@ SCALARS = (
 
 
 def presets() -> dict[str, Path]:
-    """Name -> file of the presets, smallest first."""
-    order = ("demo", "quick", "standard", "full")
+    """Name -> file of the presets: general ones, smallest first, then published protocols."""
+    order = ("demo", "quick", "standard", "full", "medmnist-v2")
     return {name: PRESETS / f"{name}.toml" for name in order}
 
 

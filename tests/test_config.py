@@ -11,6 +11,7 @@ from bench import config
 from bench.config import Amount, Matrix, load, parse_backbone, presets
 from bench.contract import Backbone, Protocol
 from bench.errors import UsageError
+from bench.train import lr_factor
 
 MATRIX = """
 [run]
@@ -93,6 +94,21 @@ def test_presets_load_and_say_their_own_size(name: str) -> None:
 
 def test_all_preset_files_are_presets() -> None:
     assert set(config.PRESETS.glob("*.toml")) == set(presets().values())
+
+
+def test_the_published_protocol_is_what_the_paper_says() -> None:
+    got = load("medmnist-v2")
+    assert (got.strategies, got.sizes, len(got.datasets)) == (("scratch",), (28,), 12)
+    [backbone] = got.backbones
+    assert (backbone.model, backbone.stem, backbone.weights) == ("resnet18", "cifar", "random")
+    assert backbone.mean == backbone.std == (0.5, 0.5, 0.5)
+    assert got.settings == {"scratch": {"lr": 1e-3}}
+    wanted = Protocol(
+        epochs=100, trials=1, batch_size=128, optimizer="adam", weight_decay=0.0, schedule="step", warmup=0.0, clip=0.0
+    )
+    assert got.protocol == wanted
+    rates = [1e-3 * lr_factor(epoch / 100, got.protocol) for epoch in (0, 49, 50, 74, 75, 99)]
+    assert rates == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5])
 
 
 def test_the_demo_needs_no_network() -> None:
