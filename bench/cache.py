@@ -25,12 +25,15 @@ def cache_folder(name: str) -> Path:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; it becomes `path` when the block ends well, else it is removed."""
+    """A temporary path beside `path` to write to; it becomes `path` when the block ends well, else it is removed. It is
+    on the disk before it has its name, so that a power cut leaves all of it or nothing."""
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
         temporary.chmod(0o644)  # mkstemp's 0600 would hide a shared folder's data from colleagues
         os.replace(temporary, path)
     finally:

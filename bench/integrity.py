@@ -10,7 +10,7 @@ from bench import registry
 from bench.audit import audit
 from bench.errors import DataError
 from bench.plan import Plan
-from bench.store import write_atomically
+from bench.store import write
 
 
 def record(plan: Plan) -> None:
@@ -29,4 +29,4 @@ def record(plan: Plan) -> None:
             known[key] = asdict(audit(dataset, cell.size)) | {"dataset": cell.dataset, "size": cell.size}
         except DataError:
             continue
-    write_atomically(path, json.dumps(known, indent=1).encode())
+    write(path, json.dumps(known, indent=1).encode())

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.cache import whole_file
 from bench.errors import DataError
 from bench.tune import Trial
 
@@ -28,10 +29,10 @@ def publish(results: Path, row: Mapping[str, Any], predictions: Mapping[str, np.
     if predictions is not None:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **predictions)  # type: ignore[arg-type]
-        write_atomically(stem.with_name(stem.name + ".npz"), buffer.getvalue())
+        write(stem.with_name(stem.name + ".npz"), buffer.getvalue())
     failed = row["status"] in ("failed", "oom")
     text = json.dumps({key: _plain(value) for key, value in row.items()}, indent=1, allow_nan=False)
-    write_atomically(stem.with_name(stem.name + (FAILED if failed else ".json")), text.encode())
+    write(stem.with_name(stem.name + (FAILED if failed else ".json")), text.encode())
     if not failed:
         stem.with_name(stem.name + FAILED).unlink(missing_ok=True)
 
@@ -82,21 +83,14 @@ def read_trials(results: Path, fingerprint: str) -> list[Trial]:
 
 def write_run(results: Path, facts: Mapping[str, Any]) -> None:
     """`run.json`: what was asked for, for the report."""
-    write_atomically(results / "run.json", json.dumps(facts, indent=1, default=str).encode())
+    write(results / "run.json", json.dumps(facts, indent=1, default=str).encode())
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """All of it or nothing, also through a power cut."""
+def write(path: Path, content: bytes) -> None:
+    """All of it or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def _trials_path(results: Path, fingerprint: str) -> Path:

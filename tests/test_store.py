@@ -37,13 +37,13 @@ def test_a_failed_row_is_tried_again_and_replaced(tmp_path: Path) -> None:
 
 def test_nothing_half_written_stays_when_writing_fails(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
-        store.write_atomically(tmp_path / "x.json", "no bytes")  # type: ignore[arg-type]
+        store.write(tmp_path / "x.json", "no bytes")  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_leftover_temporary_file_is_no_row(tmp_path: Path) -> None:
     (tmp_path / "cells").mkdir()
-    (tmp_path / "cells/abc-s1.json.77.tmp").write_text("{")
+    (tmp_path / "cells/.abc-s1.json.x7.part").write_text("{")
     assert store.finished(tmp_path) == set()
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from bench.cache import whole_file
 from bench.errors import UsageError
 
 CELL = ["dataset", "backbone", "strategy", "size", "fraction", "per_class"]
@@ -128,8 +126,10 @@ def compact(folder: Path) -> pd.DataFrame:
     rows = current(read_rows(folder))
     bare = rows.copy()
     bare.attrs = {}
-    publish(folder / "rows.parquet", lambda path: bare.to_parquet(path, index=False))
-    publish(folder / "rows.csv", lambda path: bare.to_csv(path, index=False, lineterminator="\n", encoding="utf-8"))
+    with whole_file(folder / "rows.parquet") as path:
+        bare.to_parquet(path, index=False)
+    with whole_file(folder / "rows.csv") as path:
+        bare.to_csv(path, index=False, lineterminator="\n", encoding="utf-8")
     return rows
 
 
@@ -186,15 +186,3 @@ def _typed(rows: list[dict[str, Any]], warnings: list[str]) -> pd.DataFrame:
 def _with_attrs(frame: pd.DataFrame, source: pd.DataFrame, stale: int) -> pd.DataFrame:
     frame.attrs = {"warnings": source.attrs.get("warnings", []), "stale": source.attrs.get("stale", 0) + stale}
     return frame
-
-
-def publish(target: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make a file beside `target`, then rename it: a reader sees all of it or the one before."""
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    os.close(handle)
-    try:
-        write(Path(name))
-        os.chmod(name, 0o644)
-        os.replace(name, target)
-    finally:
-        Path(name).unlink(missing_ok=True)

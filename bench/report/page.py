@@ -11,8 +11,9 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
+from bench.cache import whole_file
 from bench.report import plots, tables, words
-from bench.report.frames import current, ok, publish, read_rows, read_trials
+from bench.report.frames import current, ok, read_rows, read_trials
 from bench.report.leaderboard import Leaderboard, leaderboard
 
 Runs = list[dict[str, Any]]
@@ -34,7 +35,8 @@ def render(folders: list[Path], out: Path) -> Path:
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     html = _environment().get_template("report.html.j2").render(**context, rendered=now)
     out.parent.mkdir(parents=True, exist_ok=True)
-    publish(out, lambda path: path.write_text(html, encoding="utf-8"))
+    with whole_file(out) as path:
+        path.write_text(html, encoding="utf-8")
     return out
 
 

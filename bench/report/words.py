@@ -119,7 +119,8 @@ def cautions(
     if len(results) and results.groupby(CELL, dropna=False)["seed"].nunique().max() < 2:
         warn("One seed", "No cell has more than one seed: there are no intervals, and small differences mean nothing.")
     if results["device"].nunique() > 1 or results["threads"].nunique() > 1:
-        warn("Different machines", f"Times come from {_the(_unique(results['device']))} and cannot be compared.")
+        machines = results["device"].astype(str) + " with " + results["threads"].astype(str) + " threads"
+        warn("Different machines", f"Times come from {_the(_unique(machines))} and cannot be compared.")
     if rows["engine"].nunique() > 1:
         warn("Different harnesses", f"Rows of engines {_the(_unique(rows['engine']))} are shown together.")
     if rows["git_dirty"].fillna(False).any():
