@@ -22,6 +22,8 @@ from bench.network import Network
 from bench.run import Run, seeded
 from bench.train import train
 
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
 PHANTOMS = {
     "binary": "phantom-radiograph",
     "multi-class": "phantom-histology",
@@ -38,20 +40,19 @@ PROTOCOL = Protocol(epochs=3, trials=2, batch_size=16)
 
 def check_strategy(path: Path, console: Console) -> bool:
     """Run the suite over the strategies of a file and print each finding; True where all hold. Raises UsageError."""
-    names = registry.names_in(path)
     good = True
-    for name, strategy in names.items():
+    for name, strategy in registry.names_in(path).items():
         for kind in PHANTOMS:
             task = phantom_task(kind)
             if reason := strategy.applies(task.info, BACKBONE):
-                console.print(f"{name} on {kind}: skipped: {reason}", highlight=False, markup=False)
+                _say(console, f"{name} on {kind}: skipped: {reason}")
                 continue
-            for promise, broken in examine(strategy, task):
-                good = good and not broken
-                if broken:
-                    console.print(f"{name} on {kind}: {promise}: BROKEN: {broken}", style="red", markup=False)
-            if good:
-                console.print(f"{name} on {kind}: all promises hold", style="green", highlight=False, markup=False)
+            broken = {promise: what for promise, what in examine(strategy, task) if what}
+            for promise, what in broken.items():
+                _say(console, f"{name} on {kind}: BROKEN: {promise}: {what}", "red")
+            if not broken:
+                _say(console, f"{name} on {kind}: all promises hold", "green")
+            good = good and not broken
     return good
 
 
@@ -101,6 +102,10 @@ def examine(strategy: Strategy, task: Task, backbone: Backbone = BACKBONE) -> It
             yield "what is frozen does not move", _frozen(strategy, task, hparams, backbone)
     except Exception as error:  # whatever a plug-in raises is a finding
         yield "it runs", f"{type(error).__name__}: {error}"
+
+
+def _say(console: Console, text: str, style: str = "") -> None:
+    console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 def state_digest(module: nn.Module) -> str:

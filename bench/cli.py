@@ -67,7 +67,7 @@ class Listing(StrEnum):
     presets = "presets"
 
 
-MATRIX = "A matrix file (TOML) or preset: demo, quick, standard, full."
+MATRIX = "A matrix file (TOML) or preset: demo, quick, standard, full, medmnist-v2."
 
 
 def _guarded(action: Callable[[], bool], debug: bool = False) -> None:
@@ -134,13 +134,17 @@ def _matrix_command(name: str, keys: Iterable[str] = SELECTORS, **flags: str) ->
 @_matrix_command("run", dry_run="Show what would be run, and stop.")
 def _run(matrix: Matrix, debug: bool, dry_run: bool) -> bool:
     """Run a matrix (default: demo) and report. Writes tables and an HTML page; a rerun runs only what is missing."""
-    plan, console = _planned(matrix)
+    plan, console, seconds = _planned(matrix)
     if dry_run:
+        return True
+    page = Path("reports") / f"{matrix.results.name}.html"
+    if not plan.todo and page.exists() and (matrix.results / "rows.csv").exists():
+        console.print(f"nothing to do. tables: {matrix.results}, report: {page}", soft_wrap=True, highlight=False)
         return True
     from bench.executors import execute
 
-    outcome = execute(plan, console, _command_line(), debug)
-    _report([matrix.results], Path("reports") / f"{matrix.results.name}.html", console)
+    outcome = execute(plan, console, _command_line(), seconds, debug)
+    _report([matrix.results], page, console)
     return not outcome.failed
 
 
@@ -231,15 +235,14 @@ def strategy(name: Annotated[str, typer.Argument(help="Its name, such as head_fi
     _guarded(action, debug)
 
 
-def _planned(matrix: Matrix) -> tuple[Plan, Console]:
+def _planned(matrix: Matrix) -> tuple[Plan, Console, dict[str, float]]:
     from bench.describe import describe
     from bench.plan import make_plan
 
     console = Console()
     _warn_of_broken(console)
     plan = make_plan(matrix, Path.cwd())
-    describe(plan, console)
-    return plan, console
+    return plan, console, describe(plan, console)
 
 
 def _report(results: list[Path], out: Path, console: Console) -> None:

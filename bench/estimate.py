@@ -84,7 +84,7 @@ def _counts(cell: Cell) -> tuple[int, int]:
         dataset: Dataset = registry.open_dataset(
             cell.dataset, cell.data_root, cell.split_seed, cell.source_size, cell.workspace
         )
-        train, val, test = (len(dataset.load(split, cell.size)) for split in ("train", "val", "test"))
+        train, val, test = (dataset.count(split) for split in ("train", "val", "test"))
     except MedtransferError:
         return 0, 0  # the cell itself will say what is wrong with its data
     return train, val + test

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from bench import device, integrity, provenance, store
+from bench.errors import MedtransferError
+from bench.estimate import words
 from bench.plan import Cell, Plan
-from bench.runner import Session, run_cell
+from bench.runner import Notify, Session, run_cell
+
+Finished = Iterator[tuple[Cell, list[str]]]
+"""A cell and the statuses of its rows, as soon as they are published."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +38,9 @@ class Outcome:
     """Rows that a run before this one had published."""
 
 
-def execute(plan: Plan, console: Console, command: str, debug: bool = False) -> Outcome:
-    """Run what is missing, with progress and the time left; every row is published as soon as it is there.
+def execute(plan: Plan, console: Console, command: str, seconds: Mapping[str, float], debug: bool = False) -> Outcome:
+    """Run what is missing, with progress and the time left; every row is published as soon as it is there. `seconds`
+    are the cells' estimates, which weigh them in the progress.
 
     KeyboardInterrupt comes through; what was finished stays, and the same command goes on from there."""
     todo = plan.todo
@@ -40,27 +49,29 @@ def execute(plan: Plan, console: Console, command: str, debug: bool = False) -> 
     started = provenance.utc()
     store.write_run(plan.matrix.results, _facts(plan, command, started, None))
     counts: Counter[str] = Counter()
+    # A cell that takes no time still moves the bar.
+    weights = {cell.fingerprint: max(seconds.get(cell.fingerprint, 0.0), 0.1) for cell in todo}
+    total, passed, begun = sum(weights.values()), 0.0, time.perf_counter()
     columns = (
-        BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("cells"), TimeElapsedColumn(), TextColumn("left"),
-        TimeRemainingColumn(), TextColumn("{task.description}"),
+        BarColumn(bar_width=24), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+        TextColumn("{task.description}"),
     )  # fmt: skip
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("", total=len(todo))
+        bar = progress.add_task("", total=total)
 
-        def notify(text: str) -> None:
-            progress.update(bar, description=text)
+        def notify(cell: Cell, text: str, share: float) -> None:
+            done = passed + share * weights[cell.fingerprint]
+            progress.update(bar, completed=done, description=f"{cell.label} · {text}")
 
         cells = _here(plan, todo, where, notify, debug) if plan.matrix.jobs == 1 else _workers(plan, todo, where)
         for number, (cell, statuses) in enumerate(cells, start=1):
             counts.update(statuses)
-            progress.advance(bar)
-            bad = [s for s in statuses if s not in ("ok", "skipped")]
-            if bad or not console.is_terminal:
-                console.print(
-                    f"[{number}/{len(todo)}] {cell.label}: {', '.join(sorted(set(statuses)))}",
-                    highlight=False,
-                    soft_wrap=True,
-                )
+            passed += weights[cell.fingerprint]
+            progress.update(bar, completed=passed)
+            if not console.is_terminal or not set(statuses) <= {"ok", "skipped"}:
+                left = (total - passed) * (time.perf_counter() - begun) / passed
+                text = f"[{number}/{len(todo)}] {cell.label}: {', '.join(sorted(set(statuses)))}; {words(left)} left"
+                console.print(text, highlight=False, markup=False, soft_wrap=True)
     if todo:
         integrity.record(plan)
     store.write_run(plan.matrix.results, _facts(plan, command, started, provenance.utc()))
@@ -82,20 +93,18 @@ def _facts(plan: Plan, command: str, started: str, finished: str | None) -> dict
 
 
 def _here(
-    plan: Plan, todo: list[Cell], where: torch.device, notify: object, debug: bool
-) -> Iterator[tuple[Cell, list[str]]]:
-    prefix = ""
+    plan: Plan, todo: list[Cell], where: torch.device, notify: Callable[[Cell, str, float], None], debug: bool
+) -> Finished:
+    def about(cell: Cell) -> Notify:
+        return lambda text, share: notify(cell, text, share)
 
-    def tell(text: str) -> None:
-        notify(f"{prefix} · {text}")  # type: ignore[operator]
-
-    session = Session(where, plan.matrix.results, tell, debug)
+    session = Session(where, plan.matrix.results, debug=debug)
     for cell in todo:
-        prefix = cell.label
+        session.notify = about(cell)
         yield cell, run_cell(cell, plan.missing(cell), session)
 
 
-def _workers(plan: Plan, todo: list[Cell], where: torch.device) -> Iterator[tuple[Cell, list[str]]]:
+def _workers(plan: Plan, todo: list[Cell], where: torch.device) -> Finished:
     """Each worker takes whole cells; they share the cores. On a GPU they share the card."""
     threads = max(1, (os.cpu_count() or 1) // plan.matrix.jobs)
     context = multiprocessing.get_context("spawn")  # a forked CUDA context is broken
@@ -105,6 +114,9 @@ def _workers(plan: Plan, todo: list[Cell], where: torch.device) -> Iterator[tupl
         futures = {pool.submit(_work, cell, plan.missing(cell)): cell for cell in todo}
         for future in as_completed(futures):
             yield futures[future], future.result()
+    except BrokenProcessPool:
+        fix = "Finished cells are kept: run the same command again, with fewer --jobs if memory ran out."
+        raise MedtransferError(f"a worker process was killed from outside. {fix}") from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -112,10 +124,10 @@ def _workers(plan: Plan, todo: list[Cell], where: torch.device) -> Iterator[tupl
 _session: Session
 
 
-def _start_worker(where: str, results: object, threads: int) -> None:
+def _start_worker(where: str, results: Path, threads: int) -> None:
     global _session
     torch.set_num_threads(threads)
-    _session = Session(torch.device(where), results)  # type: ignore[arg-type]
+    _session = Session(torch.device(where), results)
 
 
 def _work(cell: Cell, seeds: list[int]) -> list[str]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench import ENGINE, registry, store
 from bench.backbones import resolve, too_small
@@ -83,59 +84,81 @@ class Plan:
         return [cell for cell in self.cells if cell.error]
 
 
+class Choice(NamedTuple):
+    """One combination of the matrix's lists."""
+
+    dataset: str
+    size: int
+    amount: Amount
+    backbone: Backbone
+    strategy: str
+
+
 def make_plan(matrix: Matrix, workspace: Path) -> Plan:
     """Resolve weights, datasets and strategies, and fingerprint every cell. A backbone or dataset that cannot be had
     fails its own cells only. Raises UsageError for a name that does not exist or an `--only` that matches nothing."""
-    strategies = {name: registry.load_strategy(name, workspace) for name in matrix.strategies}
-    sources = {name: registry.source_hash(name, workspace) for name in matrix.strategies}
-    weights = {backbone.label: _weights(backbone) for backbone in matrix.backbones}
-    cells: list[Cell] = []
-    notes: list[str] = []
-    for dataset_name in matrix.datasets:
-        for size in matrix.sizes:
-            dataset, data_hash, data_error = _dataset(matrix, dataset_name, size, workspace)
-            data_notes = dataset.notes if dataset else ()
-            notes += data_notes
-            for amount in matrix.amounts:
-                for backbone in matrix.backbones:
-                    for name, strategy in strategies.items():
-                        weights_hash, weights_error = weights[backbone.label] if strategy.pretrained else ("random", "")
-                        hashes = {"source_hash": sources[name], "weights_hash": weights_hash, "data_hash": data_hash}
-                        settings = matrix.settings.get(name, {})
-                        pixels = dataset.source_size(size) if dataset else 0
-                        info = dataset.info if dataset else None
-                        cell = Cell(
-                            backbone=backbone,
-                            strategy=name,
-                            dataset=dataset_name,
-                            size=size,
-                            amount=amount,
-                            protocol=matrix.protocol,
-                            settings=settings,
-                            data_root=matrix.data_root,
-                            source_size=matrix.source_size,
-                            pixels=pixels,
-                            split_seed=matrix.split_seed,
-                            workspace=workspace,
-                            fingerprint=_fingerprint(matrix, backbone, name, strategy, size, pixels, amount, hashes),
-                            hashes=hashes,
-                            info=info,
-                            notes=data_notes + _warnings(backbone, strategy),
-                            skip=_skip(strategy, info, backbone, size) if info and not weights_error else "",
-                            error=data_error or weights_error,
-                        )
-                        if all(_matches(cell, key, pattern) for key, pattern in matrix.only):
-                            cells.append(cell)
-    if not cells:
+    lists = (matrix.datasets, matrix.sizes, matrix.amounts, matrix.backbones, matrix.strategies)
+    # Neighbouring cells share images and features, so datasets and sizes change most slowly.
+    choices = [Choice(*combination) for combination in itertools.product(*lists)]
+    choices = [c for c in choices if all(_matches(c, key, pattern) for key, pattern in matrix.only)]
+    if not choices:
         wanted = " ".join(f"--only {key}={pattern}" for key, pattern in matrix.only)
         raise UsageError(f"{wanted}: no cell of this matrix matches. See `medtransfer plan` without it.")
-    random = [b.label for b in matrix.backbones if b.weights == "random"]
-    if random:
+    strategies = {
+        name: (registry.load_strategy(name, workspace), registry.source_hash(name, workspace))
+        for name in dict.fromkeys(c.strategy for c in choices)
+    }
+    wanted_weights = any(strategy.pretrained for strategy, _ in strategies.values())
+    weights = {b: _weights(b) if wanted_weights else ("", "") for b in dict.fromkeys(c.backbone for c in choices)}
+    places = dict.fromkeys((c.dataset, c.size) for c in choices)
+    datasets = {place: _dataset(matrix, *place, workspace) for place in places}
+    cells = [
+        _cell(matrix, workspace, c, *strategies[c.strategy], weights[c.backbone], datasets[c.dataset, c.size])
+        for c in choices
+    ]
+    notes = [note for dataset, _, _ in datasets.values() if dataset for note in dataset.notes]
+    if random := sorted({c.backbone.label for c in choices if c.backbone.weights == "random"}):
+        have = "has" if len(random) == 1 else "have"
         notes.append(
-            f"RANDOM WEIGHTS: {', '.join(random)} {'has' if len(random) == 1 else 'have'} no pretrained weights, so "
-            "what is compared here is the machinery, not transfer."
+            f"RANDOM WEIGHTS: {', '.join(random)} {have} no pretrained weights, so what is compared here is the "
+            "machinery, not transfer."
         )
     return Plan(matrix, workspace, cells, store.finished(matrix.results), tuple(dict.fromkeys(notes)))
+
+
+def _cell(
+    matrix: Matrix,
+    workspace: Path,
+    choice: Choice,
+    strategy: Strategy,
+    source_hash: str,
+    weights: tuple[str, str],
+    opened: tuple[Dataset | None, str, str],
+) -> Cell:
+    dataset, data_hash, data_error = opened
+    weights_hash, weights_error = weights if strategy.pretrained else ("random", "")
+    hashes = {"source_hash": source_hash, "weights_hash": weights_hash, "data_hash": data_hash}
+    skip, error = "", data_error or weights_error
+    if dataset and not error:
+        skip, error = _obstacle(strategy, dataset.info, choice.backbone, choice.size)
+    pixels = dataset.source_size(choice.size) if dataset else 0
+    random = choice.backbone.weights == "random" and strategy.pretrained
+    return Cell(
+        **choice._asdict(),
+        protocol=matrix.protocol,
+        settings=matrix.settings.get(choice.strategy, {}),
+        data_root=matrix.data_root,
+        source_size=matrix.source_size,
+        pixels=pixels,
+        split_seed=matrix.split_seed,
+        workspace=workspace,
+        fingerprint=_fingerprint(matrix, choice, pixels, hashes),
+        hashes=hashes,
+        info=dataset.info if dataset else None,
+        notes=(dataset.notes if dataset else ()) + (("random weights",) if random else ()),
+        skip=skip,
+        error=error,
+    )
 
 
 def _weights(backbone: Backbone) -> tuple[str, str]:
@@ -159,27 +182,18 @@ def _dataset(matrix: Matrix, name: str, size: int, workspace: Path) -> tuple[Dat
         return None, "unknown", str(error)
 
 
-def _fingerprint(
-    matrix: Matrix,
-    backbone: Backbone,
-    name: str,
-    strategy: Strategy,
-    size: int,
-    source_size: int,
-    amount: Amount,
-    hashes: Mapping[str, str],
-) -> str:
+def _fingerprint(matrix: Matrix, choice: Choice, pixels: int, hashes: Mapping[str, str]) -> str:
     """The first 20 hex digits of the sha256 of the canonical JSON of all that determines a cell's result."""
-    network = {key: value for key, value in asdict(backbone).items() if key not in ("weights", "name")}
-    network["kwargs"] = dict(backbone.kwargs)
+    # The weights' hash counts, not where they were; a name of the user's own changes nothing.
+    network = {key: value for key, value in asdict(choice.backbone).items() if key not in ("weights", "name")}
     facts = {
         "engine": ENGINE,
         "backbone": network,
-        "strategy": name,
-        "settings": matrix.settings.get(name, {}),
-        "size": size,
-        "source_size": source_size,
-        "amount": asdict(amount),
+        "strategy": choice.strategy,
+        "settings": matrix.settings.get(choice.strategy, {}),
+        "size": choice.size,
+        "source_size": pixels,
+        "amount": asdict(choice.amount),
         "split_seed": matrix.split_seed,
         "protocol": asdict(matrix.protocol),
         **hashes,
@@ -187,22 +201,26 @@ def _fingerprint(
     return hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:20]
 
 
-def _skip(strategy: Strategy, info: Info, backbone: Backbone, size: int) -> str:
-    return too_small(backbone, size) or strategy.applies(info, backbone) or ""
+def _obstacle(strategy: Strategy, info: Info, backbone: Backbone, size: int) -> tuple[str, str]:
+    """(why the cell is skipped, why it cannot run)."""
+    try:
+        return too_small(backbone, size) or strategy.applies(info, backbone) or "", ""
+    except UsageError:
+        raise
+    except MedtransferError as error:
+        return "", str(error)
+    except Exception as error:  # `applies` is a plug-in's
+        return "", f"{strategy.name}.applies raised {type(error).__name__}: {error}. Correct it."
 
 
-def _warnings(backbone: Backbone, strategy: Strategy) -> tuple[str, ...]:
-    return ("random weights",) if backbone.weights == "random" and strategy.pretrained else ()
-
-
-def _matches(cell: Cell, key: str, pattern: str) -> bool:
+def _matches(choice: Choice, key: str, pattern: str) -> bool:
     values = {
-        "dataset": cell.dataset,
-        "backbone": cell.backbone.label,
-        "strategy": cell.strategy,
-        "size": cell.size,
-        "fraction": f"{cell.amount.fraction:g}",
-        "per_class": cell.amount.per_class,
+        "dataset": choice.dataset,
+        "backbone": choice.backbone.label,
+        "strategy": choice.strategy,
+        "size": choice.size,
+        "fraction": f"{choice.amount.fraction:g}",
+        "per_class": choice.amount.per_class,
     }
     # Brackets are part of a cut backbone's name, not a set of characters.
     return fnmatch.fnmatchcase(str(values[key]), pattern.replace("[", "[[]"))

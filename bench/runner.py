@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,19 +11,26 @@ from typing import Any
 
 import torch
 
-from bench import ENGINE, device, evaluate, provenance, registry, store
-from bench.backbones import count_flops
+from bench import device, evaluate, provenance, registry, store
+from bench.backbones import build_features, count_flops
 from bench.contract import Dataset, Hparams, Predictor, Strategy, Task
-from bench.errors import Diverged, MedtransferError
+from bench.errors import DataError, Diverged, MedtransferError
 from bench.images import Images, predict, to_device
 from bench.plan import Cell
+from bench.row import failure, identity, notes_on
 from bench.run import Run, seeded
 from bench.splits import training_subset
 from bench.tune import best, defaults, tune
 
-SMALL_VAL = 100
-"""Below this many val images, choosing among trials is mostly noise, and the row says so."""
 TIMED_BATCH = 64
+
+
+Notify = Callable[[str, float], None]
+"""What is going on (a trial, an epoch), and the share of the cell that is done."""
+
+
+def _silent(text: str, share: float) -> None:
+    """Nobody asked."""
 
 
 @dataclass
@@ -33,12 +39,13 @@ class Session:
 
     device: torch.device
     results: Path
-    notify: Callable[[str], None] = lambda text: None
-    """Told what is going on: a trial, an epoch."""
+    notify: Notify = _silent
     debug: bool = False
     """Let unexpected errors through, with their traceback, instead of making a failed row."""
     memory: dict[object, object] = field(default_factory=dict)
     loaded: tuple[object, Dataset, Task] | None = None
+    unreadable: dict[object, DataError] = field(default_factory=dict)
+    """Datasets that could not be read: a download that failed once is not tried again for every cell."""
 
 
 def run_cell(cell: Cell, seeds: Sequence[int], session: Session) -> list[str]:
@@ -57,12 +64,12 @@ def run_cell(cell: Cell, seeds: Sequence[int], session: Session) -> list[str]:
                 raise
             there = store.finished(session.results)
             seeds = [seed for seed in seeds if (cell.fingerprint, seed) not in there]
-            rows = [_failure(error) for _ in seeds]
+            rows = [failure(error) for _ in seeds]
         finally:
             if session.device.type == "cuda":
                 torch.cuda.empty_cache()
     for seed, row in zip(seeds, rows, strict=True):
-        store.publish(session.results, _identity(cell, session, seed, started) | row)
+        store.publish(session.results, identity(cell, session.device, seed, started) | row)
     return [row["status"] for row in rows]
 
 
@@ -79,14 +86,14 @@ def _run(cell: Cell, seeds: Sequence[int], session: Session, started: str) -> li
         precision=device.precision(session.device),
         memory=session.memory,
     )
-    hparams, tuning = _tuned(cell, strategy, task, run, session)
+    hparams, tuning = _tuned(cell, strategy, task, run, session, len(seeds))
     shared: dict[str, Any] = tuning | {
         "hparams": json.dumps(hparams),
         "lr": hparams.get("lr"),
         "flops_per_image": _flops(run),
         "n_train": len(task.train),
         "n_val": len(task.val),
-        "notes": "; ".join(cell.notes + _notes(task)),
+        "notes": "; ".join(cell.notes + notes_on(task)),
     }
     statuses = []
     for fits in _fits(strategy, hparams, task, run, seeds, session):
@@ -94,14 +101,14 @@ def _run(cell: Cell, seeds: Sequence[int], session: Session, started: str) -> li
         tested, logits = evaluate.test_logits(dataset, cell.size, cell.hashes["data_hash"], predictors, session.device)
         answers = iter(logits)
         for fit in fits:
-            row = _identity(cell, session, fit.seed, started) | shared | fit.columns
+            row = identity(cell, session.device, fit.seed, started) | shared | fit.columns
             predictions = None
             if fit.predictor is not None:
                 try:
                     scores, predictions = _scores(task, fit.predictor, tested, next(answers))
                     row |= scores | {"status": "ok", "reason": ""}
                 except Diverged as error:
-                    row |= _failure(error)
+                    row |= failure(error)
             row["finished_utc"] = provenance.utc()
             store.publish(session.results, row, predictions)
             statuses.append(row["status"])
@@ -110,7 +117,10 @@ def _run(cell: Cell, seeds: Sequence[int], session: Session, started: str) -> li
 
 def _load(cell: Cell, session: Session) -> tuple[Dataset, Task]:
     """The cell's task; the images of the last one are kept, since neighbouring cells share them."""
-    key = (cell.dataset, cell.data_root, cell.hashes["data_hash"], cell.size, cell.amount, cell.split_seed)
+    images = (cell.dataset, cell.data_root, cell.hashes["data_hash"], cell.size)
+    key = (images, cell.amount, cell.split_seed)
+    if images in session.unreadable:
+        raise session.unreadable[images]
     if session.loaded is None or session.loaded[0] != key:
         session.loaded = None
         # Features of another dataset will not be asked for again; frozen networks may be.
@@ -119,23 +129,30 @@ def _load(cell: Cell, session: Session) -> tuple[Dataset, Task]:
         session.memory.pop("embedded", None)
         dataset = registry.open_dataset(cell.dataset, cell.data_root, cell.split_seed, cell.source_size, cell.workspace)
         content = dataset.content_hash(cell.size)
-        splits = {name: dataset.load(name, cell.size) for name in ("train", "val")}
+        try:
+            splits = {name: dataset.load(name, cell.size) for name in ("train", "val")}
+        except DataError as error:
+            session.unreadable[images] = error
+            raise
         chosen = training_subset(splits["train"].labels, cell.amount.fraction, cell.amount.per_class, cell.split_seed)
         train, val = (to_device(split, f"{content}/{name}", session.device) for name, split in splits.items())
         session.loaded = (key, dataset, Task(dataset.info, cell.size, train.take(chosen), val))
     return session.loaded[1], session.loaded[2]
 
 
-def _tuned(cell: Cell, strategy: Strategy, task: Task, run: Run, session: Session) -> tuple[Hparams, dict[str, Any]]:
-    """The best hyperparameters of the cell, and what finding them cost."""
+def _tuned(
+    cell: Cell, strategy: Strategy, task: Task, run: Run, session: Session, seeds: int
+) -> tuple[Hparams, dict[str, Any]]:
+    """The best hyperparameters of the cell, and what finding them cost. `seeds` is the number of fits to come."""
     if cell.protocol.trials <= 1:
         return defaults(strategy, cell.settings), {"tune_seconds": 0.0, "tune_images_seen": 0}
     done = store.read_trials(session.results, cell.fingerprint)
-    session.notify(f"tuning, trial {len(done) + 1} of {cell.protocol.trials}")
+    fits = cell.protocol.trials + seeds
+    session.notify("tuning", len(done) / fits)
 
     def epoch_done(epoch: int, auc: float, loss: float) -> None:
-        number = len(done)
-        session.notify(f"tuning, trial {number + 1} of {cell.protocol.trials}, {_progress(run, epoch, auc)}")
+        share = (len(done) + (epoch + 1) / run.protocol.epochs) / fits
+        session.notify(f"tuning, trial {len(done) + 1} of {cell.protocol.trials}, {_progress(run, epoch, auc)}", share)
 
     def record(new: Sequence[Any]) -> None:
         store.record_trials(session.results, cell.fingerprint, new)
@@ -165,17 +182,19 @@ def _fits(
 ) -> Iterator[list[Fit]]:
     """The final fits with the best hyperparameters: one after the other, or all at once where the strategy can."""
     groups = [list(seeds)] if strategy.fit_many is not None else [[seed] for seed in seeds]
-    for group in groups:
-        text = f"fitting seed {', '.join(map(str, group))}"
-        session.notify(text)
+    before = run.protocol.trials if run.protocol.trials > 1 else 0
+    for number, group in enumerate(groups):
+        text, share = f"fitting seed {', '.join(map(str, group))}", (before + number) / (before + len(groups))
+        session.notify(text, share)
 
-        def epoch_done(epoch: int, auc: float, loss: float, text: str = text) -> None:
-            session.notify(f"{text}, {_progress(run, epoch, auc)}")
+        def epoch_done(epoch: int, auc: float, loss: float, text: str = text, share: float = share) -> None:
+            within = (epoch + 1) / run.protocol.epochs / (before + len(groups))
+            session.notify(f"{text}, {_progress(run, epoch, auc)}", share + within)
 
         own = run.fresh(group[0], epoch_done)
         started, energy = time.perf_counter(), device.energy_joules(run.device)
         predictors: Sequence[Predictor | None]
-        failure: dict[str, Any] = {}
+        lost: dict[str, Any] = {}
         with seeded(group[0], run.device):
             try:
                 if strategy.fit_many is not None:
@@ -183,9 +202,9 @@ def _fits(
                 else:
                     predictors = [strategy.fit(task, dict(hparams), own)]
             except Diverged as error:
-                predictors, failure = [None] * len(group), _failure(error)
+                predictors, lost = [None] * len(group), failure(error)
         spent, after = time.perf_counter() - started, device.energy_joules(run.device)
-        columns = failure | {
+        columns = lost | {
             "fit_seconds": spent / len(group),
             "energy_joules": None if energy is None or after is None else (after - energy) / len(group),
             "images_seen": own.meter.images_seen,
@@ -230,68 +249,9 @@ def _cost(run: Run, started: float, energy: float | None, shared_by: int) -> dic
 def _flops(run: Run) -> float:
     key = ("flops", run.backbone, run.size)
     if key not in run.memory:
-        run.memory[key] = count_flops(run.frozen(), run.size)
+        # Not `run.frozen()`: training from scratch needs no pretrained weights to be there.
+        run.memory[key] = count_flops(build_features(run.backbone, seed=0, pretrained=False), run.size)
     return run.memory[key]  # type: ignore[return-value]
-
-
-def _identity(cell: Cell, session: Session, seed: int, started: str) -> dict[str, Any]:
-    """The columns that do not depend on how the fit went."""
-    strategy, info = registry.load_strategy(cell.strategy, cell.workspace), cell.info
-    return {
-        "dataset": cell.dataset,
-        "backbone": cell.backbone.label,
-        "strategy": cell.strategy,
-        "size": cell.size,
-        "fraction": cell.amount.fraction,
-        "per_class": cell.amount.per_class,
-        "seed": seed,
-        "kind": info.kind if info else None,
-        "modality": info.modality if info else None,
-        "family": strategy.family,
-        "source_size": cell.pixels,
-        "resize": cell.protocol.resize,
-        "weights": cell.backbone.weights.partition(":")[0],
-        "pretrained": strategy.pretrained and cell.backbone.weights != "random",
-        "notes": "; ".join(cell.notes),
-        "epochs": cell.protocol.epochs,
-        "trials": cell.protocol.trials,
-        "fingerprint": cell.fingerprint,
-        "engine": ENGINE,
-        **cell.hashes,
-        **provenance.code(),
-        "device": device.describe(session.device),
-        "precision": device.precision(session.device),
-        "memory_format": "channels_last",
-        "threads": torch.get_num_threads(),
-        "started_utc": started,
-        "finished_utc": provenance.utc(),
-        "licence": info.licence if info else None,
-        "noncommercial": info.noncommercial if info else None,
-        "citation": info.citation if info else None,
-    }
-
-
-def _failure(error: BaseException) -> dict[str, Any]:
-    """Status and reason of what went wrong, in a line that names the thing."""
-    if isinstance(error, Diverged):
-        return {"status": "diverged", "reason": str(error)}
-    if isinstance(error, torch.OutOfMemoryError):
-        return {"status": "oom", "reason": f"out of memory: {str(error).splitlines()[0]} Try a smaller batch_size."}
-    if isinstance(error, MedtransferError):
-        return {"status": "failed", "reason": str(error)}
-    where = traceback.extract_tb(error.__traceback__)[-1]
-    place = f"{Path(where.filename).name}:{where.lineno}"
-    text = f"{type(error).__name__}: {error} ({place}); rerun with --debug for the traceback"
-    return {"status": "failed", "reason": text}
-
-
-def _notes(task: Task) -> tuple[str, ...]:
-    notes: tuple[str, ...] = (f"val has {len(task.val)} images",) if len(task.val) < SMALL_VAL else ()
-    labels = task.val.labels
-    positives = labels.sum(0) if labels.ndim == 2 else torch.bincount(labels, minlength=task.outputs)
-    if not positives.all() or (labels.ndim == 2 and (positives == len(labels)).any()):
-        notes += ("val lacks a class, so there is no val AUC: selected on val loss",)
-    return notes
 
 
 def _progress(run: Run, epoch: int, auc: float) -> str:

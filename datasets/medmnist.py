@@ -87,6 +87,9 @@ class MedMnist(Dataset):
         ids = np.array([f"{self.flag}/{split}/{index}" for index in range(len(images))])
         return Split(images, labels, ids)
 
+    def count(self, split: str) -> int:
+        return int(self.record["n_samples"][split])
+
     def content_hash(self, size: int) -> str:
         md5 = self.record[_key("MD5", self.source_size(size))]
         return hashlib.sha256(f"{self.flag} {md5} official splits {SPLITS}".encode()).hexdigest()

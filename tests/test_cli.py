@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -157,3 +160,19 @@ def test_a_failed_cell_is_exit_code_1_and_the_others_are_run(workspace: Path) ->
     assert code == 1
     assert "none.pth" in out
     assert len((workspace / "results/small/rows.csv").read_text().splitlines()) == 3
+
+
+def test_ctrl_c_is_exit_code_130_with_the_command_to_go_on(workspace: Path) -> None:
+    words = ["run", "demo", "--dataset", "phantom-radiograph", "--size", "32", "--epochs", "500", "--trials", "1"]
+    words += ["--seeds", "1", "--backbone", "test_resnet@random", "--strategy", "scratch", "--results", "results/long"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "bench", *words]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (workspace / "results/long/run.json").exists():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "run the same command" in err
+    assert "Traceback" not in err
+    assert not list((workspace / "results/long").glob("cells/*-s*"))

@@ -43,7 +43,7 @@ def test_a_calibration_tells_a_frozen_cell_from_a_trained_one_and_scales_with_th
 
 def test_measured_rows_replace_the_calibration(tmp_path: Path) -> None:
     plan = make_plan(matrix(tmp_path, strategies=("full_finetune",)), CHECKOUT)
-    execute(plan, Console(quiet=True), "test")
+    execute(plan, Console(quiet=True), "test", {})
     compact(tmp_path)
     rows = [json.loads(p.read_text()) for p in (tmp_path / "cells").glob("*-s*.json")]
     rate = sum(r["fit_seconds"] for r in rows) / sum(r["images_seen"] for r in rows)

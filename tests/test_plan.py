@@ -106,3 +106,10 @@ def test_done_rows_are_not_planned_again(tmp_path: Path) -> None:
     store.publish(tmp_path, {"fingerprint": cell.fingerprint, "seed": 0, "status": "ok"})
     store.publish(tmp_path, {"fingerprint": cell.fingerprint, "seed": 1, "status": "failed"})
     assert make_plan(matrix(tmp_path), CHECKOUT).missing(cell) == [1]
+
+
+def test_a_network_that_cannot_take_so_small_an_image_is_skipped_with_the_reason(tmp_path: Path) -> None:
+    deep = Backbone("densenet121", weights="random")
+    plan = make_plan(matrix(tmp_path, backbones=(deep,), sizes=(16,), strategies=("scratch",)), CHECKOUT)
+    [cell] = plan.skips
+    assert "densenet121 random cannot take images of 16 px" in cell.skip

@@ -31,7 +31,7 @@ MEASURED = (
 
 def run(results: Path, workspace: Path = CHECKOUT, **changes: object):
     plan = make_plan(matrix(results, **changes), workspace)
-    return execute(plan, Console(quiet=True), "test")
+    return execute(plan, Console(quiet=True), "test", {})
 
 
 def rows(results: Path) -> dict[str, dict[str, Any]]:
@@ -197,11 +197,13 @@ def test_a_failing_strategy_is_a_row_with_a_reason_and_the_others_go_on(tmp_path
 
 def test_weights_that_cannot_be_had_are_rows_with_a_reason(tmp_path: Path) -> None:
     absent = Backbone("test_resnet", weights=f"file:{tmp_path}/nowhere.safetensors", name="absent")
-    outcome = run(tmp_path, backbones=(absent,), strategies=("linear_probe",), seeds=1)
-    assert outcome.failed == 1
-    [row] = rows(tmp_path).values()
-    assert row["status"] == "failed"
-    assert "nowhere.safetensors" in row["reason"]
+    once = Protocol(epochs=1, trials=1)
+    outcome = run(tmp_path, backbones=(absent,), strategies=("linear_probe", "scratch"), seeds=1, protocol=once)
+    assert (outcome.ok, outcome.failed) == (1, 1)
+    told = {row["strategy"]: (row["status"], row["reason"]) for row in rows(tmp_path).values()}
+    assert told["scratch"] == ("ok", "")  # it needs no weights
+    assert told["linear_probe"][0] == "failed"
+    assert "nowhere.safetensors" in told["linear_probe"][1]
 
 
 def test_an_interrupt_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
