@@ -7,7 +7,6 @@ from collections import Counter
 from rich.console import Console
 
 from bench import device
-from bench.estimate import estimate, words
 from bench.plan import Cell, Plan
 
 LONG = 2 * 3600
@@ -37,6 +36,8 @@ def describe(plan: Plan, console: Console) -> dict[str, float]:
         _say(console, f"{there} of {len(plan.cells) * matrix.seeds} rows are in {matrix.results} already")
     if not todo:
         return {}
+    from bench.estimate import estimate, words  # here, so that a finished matrix is told so without loading pandas
+
     seconds = estimate(plan, where)
     total = sum(seconds.values()) / matrix.jobs
     text = f"{len(todo)} cells to run on {device.describe(where)}: about {words(total)}"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.special import expit, softmax
-from scipy.stats import rankdata
-from sklearn import metrics as skm
 
 from bench.contract import Kind
 
@@ -45,6 +43,8 @@ def all_scores(labels: np.ndarray, probs: np.ndarray, kind: Kind) -> dict[str, f
     average precision (multi-label only), ece has 15 equal-width bins of the top probability (of every label's, for
     multi-label), brier is the mean squared error summed over classes (mean over labels for multi-label), nll is in
     nats."""
+    from sklearn import metrics as skm  # here and below: a second that a command without scores need not wait
+
     truth = labels if kind == "multi-label" else np.eye(probs.shape[1])[labels]
     clipped = np.clip(probs, 1e-7, 1 - 1e-7)
     scores: dict[str, float | list[float | None]] = {
@@ -124,6 +124,8 @@ def _columns(labels: np.ndarray, probs: np.ndarray, kind: Kind) -> tuple[np.ndar
 
 
 def _auc_one(truth: np.ndarray, scores: np.ndarray) -> float:
+    from scipy.stats import rankdata
+
     positives = int(truth.sum())
     negatives = len(truth) - positives
     if positives == 0 or negatives == 0 or not np.isfinite(scores).all():
@@ -163,7 +165,9 @@ def _ece(confidence: np.ndarray, correct: np.ndarray) -> float:
 
 
 def _kappa(labels: np.ndarray, chosen: np.ndarray, classes: int) -> float:
-    table = skm.confusion_matrix(labels, chosen, labels=range(classes)).astype(np.float64)
+    from sklearn.metrics import confusion_matrix
+
+    table = confusion_matrix(labels, chosen, labels=range(classes)).astype(np.float64)
     disagreement = (np.arange(classes)[:, None] - np.arange(classes)) ** 2
     expected = np.outer(table.sum(1), table.sum(0)) / table.sum()
     # Every image in one class and every prediction too: chance agreement is complete and kappa has no meaning.

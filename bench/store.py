@@ -16,7 +16,7 @@ import numpy as np
 
 from bench.cache import whole_file
 from bench.errors import DataError
-from bench.tune import Trial
+from bench.trial import Trial
 
 FAILED = ".failed.json"
 """Ending of the rows of failed cells, which a rerun tries again."""

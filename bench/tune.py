@@ -7,7 +7,6 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,33 +18,12 @@ from bench.errors import Diverged
 from bench.images import predict
 from bench.run import Run, seeded
 from bench.train import val_scores
+from bench.trial import Trial
 
 SEED = 10_007
 """Tuning fits use a seed of their own, so that no evaluation seed is selected on."""
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One set of hyperparameters tried for a cell: a line of the trials file."""
-
-    number: int
-    params: dict[str, Any]
-    """What Optuna drew."""
-    hparams: Hparams
-    """What the strategy was given: `params` and what follows from them or is fixed."""
-    state: str
-    """complete | pruned | diverged."""
-    val_auc: float | None
-    """Of the returned predictor (pruned: the best epoch's). None where undefined."""
-    val_loss: float | None
-    curve: list[float | None]
-    """val AUC after each epoch, where the strategy reports epochs."""
-    losses: list[float]
-    """val loss after each epoch."""
-    seconds: float
-    images_seen: int
 
 
 class Bounded:

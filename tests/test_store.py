@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import store
-from bench.tune import Trial
+from bench.trial import Trial
 
 ROW = {"fingerprint": "abc", "seed": 1, "status": "ok", "test_auc": float("nan"), "test_recall": "[1.0]"}
 

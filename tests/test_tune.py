@@ -9,6 +9,7 @@ from bench.check import new_run, phantom_task
 from bench.contract import Protocol, Strategy
 from bench.errors import Diverged
 from bench.run import Run
+from bench.trial import Trial
 
 
 class Scripted(Strategy):
@@ -93,7 +94,7 @@ def test_a_hopeless_trial_ends_at_a_quarter_of_its_epochs() -> None:
 
 def test_the_best_trial_is_that_of_highest_val_auc_then_lowest_loss() -> None:
     def trial(number, auc, loss, state="complete"):
-        return tune.Trial(number, {}, {"lr": 1.0}, state, auc, loss, [], [], 0.0, 0)
+        return Trial(number, {}, {"lr": 1.0}, state, auc, loss, [], [], 0.0, 0)
 
     assert (
         tune.best([trial(0, 0.8, 0.1), trial(1, 0.9, 0.5), trial(2, 0.9, 0.4), trial(3, 1.0, 0.0, "pruned")]).number
