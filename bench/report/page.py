@@ -124,11 +124,11 @@ MISSING = "–"
 
 
 def fixed(value: Any, digits: int = 3) -> str:
-    return MISSING if pd.isna(value) else f"{value:.{digits}f}"
+    return MISSING if pd.isna(value) else f"{value:z.{digits}f}"  # z: no minus before a zero
 
 
 def _signed(value: Any) -> str:
-    return MISSING if pd.isna(value) else f"{value:+.3f}".replace("-", "−")
+    return MISSING if pd.isna(value) else f"{value:+z.3f}".replace("-", "−")
 
 
 def _raw(value: Any) -> str:
