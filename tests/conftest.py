@@ -23,3 +23,16 @@ def shared() -> Path:
     if not (folder / "weights").is_dir():
         pytest.skip(f"no real data at {folder} (set MEDTRANSFER_SHARED to a folder with data/medmnist and weights)")
     return folder
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is decoded or unpacked is kept in the test's own folder."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An empty folder for images."""
+    (tmp_path / "mine").mkdir()
+    return tmp_path / "mine"

@@ -10,32 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench import registry
 from bench.contract import Dataset
 from bench.errors import DataError
+from tests.small import opened, picture
 
-RNG = np.random.default_rng(0)
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "mine").mkdir()
-    return tmp_path / "mine"
-
-
-def opened(name: str, seed: int = 0) -> Dataset:
-    return registry.open_dataset(name, Path(), seed)
-
-
-def picture(path: Path, shape: tuple[int, ...] = (12, 12)) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(RNG.integers(0, 256, shape, dtype=np.uint8)).save(path)
-    return path
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def class_folders(folder: Path, count: int = 20, classes: tuple[str, ...] = ("cat", "dog")) -> Path:
