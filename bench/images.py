@@ -28,6 +28,8 @@ class Images:
     ids: np.ndarray
     key: str
     """Content key: equal keys mean equal pixels; what features are cached under."""
+    rows: np.ndarray | None = None
+    """int64 [N]: where the images stand in a memory map, if they are not all of it."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -41,9 +43,10 @@ class Images:
         if isinstance(self.pixels, Tensor):
             return self.pixels[index], self.labels[index]
         # A memory map is read in file order: random reads of a 13 GB file would seek for every image.
-        order, back = torch.sort(index.cpu())
-        pixels = torch.from_numpy(_channels_first(np.asarray(self.pixels[order.numpy()])))
-        return pixels[torch.argsort(back)].to(self.device), self.labels[index]
+        places = index.cpu().numpy() if self.rows is None else self.rows[index.cpu().numpy()]
+        order, back = np.unique(places, return_inverse=True)
+        pixels = torch.from_numpy(_channels_first(np.asarray(self.pixels[order])[back]))
+        return pixels.to(self.device), self.labels[index]
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """All images in order, `size` at a time."""
@@ -55,9 +58,11 @@ class Images:
         if len(index) == len(self) and np.array_equal(index, np.arange(len(self))):
             return self
         chosen = torch.from_numpy(np.asarray(index, dtype=np.int64)).to(self.device)
-        pixels = self.pixels[chosen] if isinstance(self.pixels, Tensor) else self.pixels[index]
         ids = self.ids[index]
-        return replace(self, pixels=pixels, labels=self.labels[chosen], ids=ids, key=f"{self.key}/{_digest(ids)}")
+        part = replace(self, labels=self.labels[chosen], ids=ids, key=f"{self.key}/{_digest(ids)}")
+        if isinstance(self.pixels, Tensor):
+            return replace(part, pixels=self.pixels[chosen])
+        return replace(part, rows=index if self.rows is None else self.rows[index])  # half a memory map may not fit
 
 
 def to_device(split: Split, key: str, device: torch.device, room: float = 0.5) -> Images:
