@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from collections import Counter
@@ -224,8 +225,17 @@ def _settings(tables: Any, strategies: set[str], path: Path) -> dict[str, dict[s
     for name, table in _table(tables, "[settings]", path).items():
         if name not in strategies:
             raise UsageError(f'{path}: [settings.{name}]: "{name}" is not among strategies.{nearest(name, strategies)}')
-        _table(table, f"[settings.{name}]", path)
+        for key, value in _table(table, f"[settings.{name}]", path).items():
+            if isinstance(value, dict):
+                _range(value, f"{path}: [settings.{name}] {key}")
     return dict(tables)
+
+
+def _range(value: dict[str, Any], where: str) -> None:
+    low, high = (value.get(end, math.nan) for end in ("low", "high"))
+    numbers = type(low) in (int, float) and type(high) in (int, float)
+    if set(value) != {"low", "high"} or not numbers or not low < high:
+        raise UsageError(f"{where}: a range must be {{ low = .., high = .. }}, two numbers, low below high.")
 
 
 def _only(text: str) -> tuple[str, str]:

@@ -15,7 +15,7 @@ from bench import ENGINE, registry, store
 from bench.backbones import resolve, too_small
 from bench.config import Amount, Matrix
 from bench.contract import Backbone, Dataset, Info, Protocol, Strategy
-from bench.errors import MedtransferError, UsageError
+from bench.errors import MedtransferError, UsageError, nearest
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,10 @@ def make_plan(matrix: Matrix, workspace: Path) -> Plan:
         name: (registry.load_strategy(name, workspace), registry.source_hash(name, workspace))
         for name in dict.fromkeys(c.strategy for c in choices)
     }
+    for name, (strategy, _) in strategies.items():
+        for key in matrix.settings.get(name, {}):
+            if key not in (valid := strategy.defaults()):
+                raise UsageError(f'[settings.{name}]: it has no hyperparameter "{key}".{nearest(key, valid)}')
     wanted_weights = any(strategy.pretrained for strategy, _ in strategies.values())
     weights = {b: _weights(b) if wanted_weights else ("", "") for b in dict.fromkeys(c.backbone for c in choices)}
     places = dict.fromkeys((c.dataset, c.size) for c in choices)

@@ -157,6 +157,8 @@ def test_cut_may_be_written_both_ways_but_not_differently(matrix: Path) -> None:
         ('"scratch", ', '"scratch", 3, ', "strategies = 3: must be a non-empty string"),
         ('strategies = ["scratch", "linear_probe"]', "", "has no strategies"),
         ("[settings.scratch]", "[settings.scrath]", '"scrath" is not among strategies. Did you mean "scratch"'),
+        ("lr = 1e-3", "lr = { low = 1, high = 0.1 }", "a range must be { low = .., high = .. }"),
+        ("lr = 1e-3", "lr = { low = 1 }", "[settings.scratch] lr: a range must be"),
         ('"cifar"', '"imagenet"', 'stem = "imagenet": must be "" or "cifar"'),
         ("[0.5, 0.5, 0.5]", "[0.5]", "three numbers"),
         ("[0.5, 0.5, 1]", "[0.5, 0.5, 0]", "above 0"),

@@ -113,3 +113,8 @@ def test_a_network_that_cannot_take_so_small_an_image_is_skipped_with_the_reason
     plan = make_plan(matrix(tmp_path, backbones=(deep,), sizes=(16,), strategies=("scratch",)), CHECKOUT)
     [cell] = plan.skips
     assert "densenet121 random cannot take images of 16 px" in cell.skip
+
+
+def test_a_setting_of_no_hyperparameter_is_an_error_with_the_nearest_one(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r'settings\.linear_probe.*"weight_deca".*weight_decay'):
+        make_plan(matrix(tmp_path, settings={"linear_probe": {"weight_deca": 0.1}}), CHECKOUT)
