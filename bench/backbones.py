@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.contract import Backbone
 from bench.errors import UsageError, WeightsError, brief
 from bench.stages import cut_after, stages
-from bench.weights_origin import Weights, bundled_weights, read_state, resolve, timm_arguments, timm_config
+from bench.weights_origin import Weights, bundled_of, read_state, resolve, timm_arguments, timm_config
 
 __all__ = ["build_features", "count_flops", "feature_width", "normalisation", "resolve", "stages", "too_small"]
 
@@ -53,8 +53,7 @@ def build_features(backbone: Backbone, seed: int, pretrained: bool = True) -> nn
 def normalisation(backbone: Backbone) -> tuple[Tensor, Tensor]:
     """mean and std, float32 [3], of images in 0..1: the backbone's own, else the bundled weights', else timm's for the
     network and tag."""
-    kind, _, name = backbone.weights.partition(":")
-    config = bundled_weights(name) if kind == "bundled" else timm_config(backbone)
+    config = bundled_of(backbone) or timm_config(backbone)
     return torch.tensor(backbone.mean or config.mean), torch.tensor(backbone.std or config.std)
 
 

@@ -34,7 +34,7 @@ SELECTORS: dict[str, tuple[str, Any, str]] = {
     "backbones": (
         "--backbone",
         list[str],
-        "Its name in the matrix, MODEL, MODEL[:CUT], MODEL@file:PATH, MODEL@random or bundled:NAME.",
+        "Its name in the matrix, MODEL, MODEL[:CUT], MODEL@file:PATH or MODEL@random; MODEL may be bundled:NAME.",
     ),
     "strategies": ("--strategy", list[str], "A strategy (`medtransfer list strategies`)."),
     "datasets": ("--dataset", list[str], "A dataset: its name, npz:PATH, folder:PATH or csv:PATH."),
@@ -173,6 +173,33 @@ def report(
 
     def action() -> bool:
         _report(results, out or Path("reports") / f"{results[0].name}.html", Console())
+        return True
+
+    _guarded(action, debug)
+
+
+@app.command()
+def pretrain(
+    recipe: Annotated[Path, typer.Argument(help="A recipe file (TOML), such as bench/weights/recipe.toml.")],
+    images: Annotated[str | None, typer.Option("--images", help="npz:PATH or folder:PATH.")] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", help="Epochs for each network.")] = None,
+    device: Annotated[str | None, typer.Option("--device", help=SELECTORS["device"][2])] = None,
+    out: Annotated[str | None, typer.Option("--out", help="Folder for weights and logs [weights].")] = None,
+    debug: Debug = False,
+) -> None:
+    """Pretrain networks on natural images, as the bundled weights were made. Goes on where it was interrupted."""
+
+    def action() -> bool:
+        from bench.pretrain import pretrain
+        from bench.recipe import load_recipe
+
+        console = Console()
+        given = {"images": images, "epochs": epochs, "device": device, "out": out}
+
+        def say(text: str) -> None:
+            console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+        pretrain(load_recipe(recipe, given), say)
         return True
 
     _guarded(action, debug)

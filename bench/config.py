@@ -80,13 +80,13 @@ def load(source: str, overrides: Mapping[str, Any] | None = None) -> Matrix:
     directory.
     """
     path = _find(source)
-    document = _read(path)
-    _known(document, ("run", "backbone", "settings"), f"{path}:")
+    document = read_toml(path)
+    only_known(document, ("run", "backbone", "settings"), f"{path}:")
     given = {key: value for key, value in (overrides or {}).items() if value not in (None, [], ())}
     specs, only = given.pop("backbones", []), given.pop("only", [])
 
-    run = _table(document.get("run", {}), "[run]", path)
-    _known(run, (*LISTS, *SCALARS), f"{path}: [run]")
+    run = table_of(document.get("run", {}), "[run]", path)
+    only_known(run, (*LISTS, *SCALARS), f"{path}: [run]")
     listed = run.get("strategies", [])
     values = {key: _checked_run(key, value, f"{path}: {key}") for key, value in run.items()}
     if "fractions" in given or "per_class" in given:
@@ -100,7 +100,7 @@ def load(source: str, overrides: Mapping[str, Any] | None = None) -> Matrix:
     tables = document.get("backbone", [])
     if not isinstance(tables, list):
         raise UsageError(f"{path}: [backbone] must be [[backbone]], once for each backbone.")
-    backbones = _choose([_backbone(table, path) for table in tables], specs)
+    backbones = _choose([backbone_of(table, path) for table in tables], specs)
     if not backbones:
         raise UsageError(f"{path}: no backbone. Add a [[backbone]] table with a model, or give --backbone.")
     _distinct(
@@ -132,13 +132,11 @@ def flag(key: str) -> str:
 
 def parse_backbone(spec: str) -> Backbone:
     """A backbone as the command line writes it: `MODEL`, `MODEL[:CUT]`, `MODEL@file:PATH`, `MODEL@random`,
-    `bundled:NAME`. Raises UsageError."""
+    where MODEL may be `bundled:NAME`. Raises UsageError."""
     if spec.startswith("file:"):
         raise UsageError(f"--backbone {spec}: a file does not say which network it is for. Write MODEL@{spec}.")
     model, _, weights = spec.partition("@")
-    if spec.startswith("bundled:"):
-        model, weights = spec.removeprefix("bundled:"), spec
-    return _backbone({"model": model, "weights": weights or "hub"}, None)
+    return backbone_of({"model": model} | ({"weights": weights} if weights else {}), None)
 
 
 def _find(source: str) -> Path:
@@ -152,7 +150,7 @@ def _find(source: str) -> Path:
     raise UsageError(f'No preset or matrix file "{source}".{nearest(source, presets())}')
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except tomllib.TOMLDecodeError as error:
@@ -161,13 +159,13 @@ def _read(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: cannot be read: {error}") from error
 
 
-def _table(value: Any, where: str, path: Path | None) -> dict[str, Any]:
+def table_of(value: Any, where: str, path: Path | None) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UsageError(f"{path}: {where} must be a table, not {value!r}.")
     return value
 
 
-def _known(keys: Iterable[str], valid: Iterable[str], where: str) -> None:
+def only_known(keys: Iterable[str], valid: Iterable[str], where: str) -> None:
     for key in keys:
         if key not in valid:
             raise UsageError(f'{where} unknown key "{key}".{nearest(key, valid)}')
@@ -190,10 +188,10 @@ def _distinct(values: list[Any], where: str, fix: str) -> None:
         raise UsageError(f"{where}: {shown(value)} is there {count} times. {fix}")
 
 
-def _backbone(table: Any, path: Path | None) -> Backbone:
+def backbone_of(table: Any, path: Path | None) -> Backbone:
     where = f"{path}: [[backbone]]" if path else "--backbone"
-    table = dict(_table(table, "[[backbone]]", path))
-    _known(table, [f.name for f in fields(Backbone)], where)
+    table = dict(table_of(table, "[[backbone]]", path))
+    only_known(table, [f.name for f in fields(Backbone)], where)
     if "model" not in table:
         raise UsageError(f'{where} has no model. Add one, such as model = "resnet18.a1_in1k".')
     for key, value in table.items():
@@ -210,7 +208,8 @@ def _backbone(table: Any, path: Path | None) -> Backbone:
     for key in ("mean", "std"):
         if key in table:
             table[key] = tuple(map(float, table[key]))
-    return Backbone(**table | {"weights": _expand(table.get("weights", "hub"))})
+    origin = table["model"] if table["model"].startswith("bundled:") else "hub"
+    return Backbone(**table | {"weights": _expand(table.get("weights", origin))})
 
 
 def _choose(listed: list[Backbone], specs: list[str]) -> list[Backbone]:
@@ -222,10 +221,10 @@ def _choose(listed: list[Backbone], specs: list[str]) -> list[Backbone]:
 
 
 def _settings(tables: Any, strategies: set[str], path: Path) -> dict[str, dict[str, Any]]:
-    for name, table in _table(tables, "[settings]", path).items():
+    for name, table in table_of(tables, "[settings]", path).items():
         if name not in strategies:
             raise UsageError(f'{path}: [settings.{name}]: "{name}" is not among strategies.{nearest(name, strategies)}')
-        for key, value in _table(table, f"[settings.{name}]", path).items():
+        for key, value in table_of(table, f"[settings.{name}]", path).items():
             if isinstance(value, dict):
                 _range(value, f"{path}: [settings.{name}] {key}")
     return dict(tables)
@@ -242,7 +241,7 @@ def _only(text: str) -> tuple[str, str]:
     key, equals, pattern = text.partition("=")
     if not equals or not pattern:
         raise UsageError(f"--only {text}: must be KEY=PATTERN, such as dataset=breast*. Keys: {', '.join(ONLY)}.")
-    _known([key], ONLY, "--only:")
+    only_known([key], ONLY, "--only:")
     return key, pattern
 
 

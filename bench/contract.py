@@ -118,7 +118,8 @@ class Backbone:
     """A timm network and where its weights come from, as the matrix file gives it."""
 
     model: str
-    """timm name, with a tag where the hub gives the weights (`resnet18.a1_in1k`)."""
+    """timm name, with a tag where the hub gives the weights (`resnet18.a1_in1k`); or `bundled:NAME`, the network that
+    these weights are for."""
     weights: str = "hub"
     """"hub", "random", "file:PATH" or "bundled:NAME"."""
     cut: int | None = None
@@ -140,10 +141,9 @@ class Backbone:
         """The name shown everywhere, unique for what it stands for: `resnet18[:3]`, `resnet18+cifar random`."""
         if self.name:
             return self.name
-        text = self.model + (f"[:{self.cut}]" if self.cut else "") + (f"+{self.stem}" if self.stem else "")
-        if self.weights == "random":
-            return f"{text} random"
-        return self.weights if self.weights.startswith("bundled:") else text
+        model = self.weights if self.weights.startswith("bundled:") else self.model
+        text = model + (f"[:{self.cut}]" if self.cut else "") + (f"+{self.stem}" if self.stem else "")
+        return f"{text} random" if self.weights == "random" else text
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from bench.errors import WeightsError, brief
 
 HUB_TIMEOUT = 5.0
 """Seconds to wait for the first answer. The clients' own timeouts and retries would take minutes for each network."""
-FIX = 'Fetch the file elsewhere and set weights = "file:PATH" for this backbone in the matrix.'
+FIX = 'Fetch the file elsewhere and set weights = "file:PATH" for it in the matrix, or use a bundled network.'
 
 
 class Fetched(NamedTuple):

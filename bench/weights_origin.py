@@ -30,6 +30,9 @@ class Bundled:
     file: str
     model: str
     sha256: str
+    head: str
+    """The file with the classifier of natural images that the network was trained with: `weight` [C, D], `bias` [C]."""
+    head_sha256: str
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     kwargs: Mapping[str, Any] = field(default_factory=dict)
@@ -63,7 +66,8 @@ def resolve(backbone: Backbone) -> Weights:
         path = _existing(name)
         return Weights(_sha256(path), backbone.weights, path)
     if kind == "bundled":
-        return Weights(bundled_weights(name).sha256, backbone.weights, _bundled_file(name))
+        bundled = bundled_weights(name)
+        return Weights(bundled.sha256, backbone.weights, _bundled_file(bundled.file, bundled.sha256))
     if kind == "hub":
         fetched = fetch(backbone.model, config)
         return Weights(_sha256(fetched.path), fetched.origin, fetched.path, fetched.custom)
@@ -75,13 +79,21 @@ def timm_arguments(backbone: Backbone) -> tuple[str, dict[str, Any]]:
     cannot be given, WeightsError for bundled weights that do not exist or are another network's."""
     if taken := sorted(RESERVED & backbone.kwargs.keys()):
         raise UsageError(f"{backbone.label}: kwargs cannot hold {', '.join(taken)}, set by the harness. Leave it out.")
-    kind, _, name = backbone.weights.partition(":")
-    if kind != "bundled":
+    bundled = bundled_of(backbone)
+    if bundled is None:
         return backbone.model, dict(backbone.kwargs)
-    bundled = bundled_weights(name)
-    if backbone.model not in (name, bundled.model):
-        raise WeightsError(f"bundled:{name} is for {bundled.model}, not {backbone.model}. Set model to that.")
+    if not backbone.model.startswith("bundled:") and backbone.model != bundled.model:
+        raise WeightsError(f"{backbone.weights} is for {bundled.model}, not {backbone.model}. Set model to that.")
     return bundled.model, {**bundled.kwargs, **backbone.kwargs}
+
+
+def bundled_of(backbone: Backbone) -> Bundled | None:
+    """The table's entry that the backbone's weights, or its network alone (`bundled:NAME` with random weights), are of.
+    Raises WeightsError where there is none of that name, or where weights and network are of two."""
+    names = [text.partition(":")[2] for text in (backbone.weights, backbone.model) if text.startswith("bundled:")]
+    if len(set(names)) > 1:
+        raise WeightsError(f"{backbone.weights} does not fit model {backbone.model}. Name one of them.")
+    return bundled_weights(names[0]) if names else None
 
 
 def timm_config(backbone: Backbone) -> PretrainedCfg:
@@ -104,6 +116,16 @@ def bundled_weights(name: str) -> Bundled:
         hint = nearest(name, BUNDLED) or " None is bundled: use the hub, a file or random weights."
         raise WeightsError(f"bundled:{name}: no such bundled weights.{hint}")
     return BUNDLED[name]
+
+
+def source_head(backbone: Backbone) -> dict[str, Tensor] | None:
+    """`weight` float32 [C, D] and `bias` [C] of the classifier over the source's classes that the weights were trained
+    with, on the pooled features of the whole network; None where they came without one. Raises WeightsError."""
+    if not backbone.weights.startswith("bundled:") or backbone.cut:
+        return None
+    bundled = bundled_weights(backbone.weights.partition(":")[2])
+    state = read_state(_bundled_file(bundled.head, bundled.head_sha256))
+    return {name: value.float() for name, value in state.items()}
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -138,10 +160,10 @@ def _existing(name: str) -> Path:
     raise WeightsError(f"file:{name}: {what}{hint or ' There is no weights file in it.'}")
 
 
-def _bundled_file(name: str) -> Path:
-    path = FOLDER / bundled_weights(name).file
-    if not path.is_file() or _sha256(path) != bundled_weights(name).sha256:
-        raise WeightsError(f"bundled:{name}: {path} is missing or damaged. Install medtransfer again.")
+def _bundled_file(file: str, sha256: str) -> Path:
+    path = FOLDER / file
+    if not path.is_file() or _sha256(path) != sha256:
+        raise WeightsError(f"{path}: these bundled weights are missing or damaged. Install medtransfer again.")
     return path
 
 

@@ -270,15 +270,30 @@ def test_weights_that_are_not_finite_are_refused(saved, resnet: nn.Module, value
 def test_bundled_weights(saved, resnet: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved(resnet.state_dict(), "tiny.safetensors")
     digest = weights_origin.resolve(Backbone("test_resnet", f"file:{tmp_path / 'tiny.safetensors'}")).hash
-    entry = weights_origin.Bundled("tiny.safetensors", "test_resnet", digest, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    saved({"weight": torch.ones(3, 96).half(), "bias": torch.zeros(3).half()}, "head.safetensors")
+    head = weights_origin.resolve(Backbone("test_resnet", f"file:{tmp_path / 'head.safetensors'}")).hash
+    files = {"file": "tiny.safetensors", "sha256": digest, "head": "head.safetensors", "head_sha256": head}
+    entry = weights_origin.Bundled(**files, model="test_resnet", mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
     monkeypatch.setattr(weights_origin, "FOLDER", tmp_path)
     monkeypatch.setitem(weights_origin.BUNDLED, "tiny", entry)
-    for model in ("tiny", "test_resnet"):
+    for model in ("bundled:tiny", "test_resnet"):
         network = build_features(Backbone(model, "bundled:tiny"), 0)
         assert torch.equal(network.state_dict()["conv1.0.weight"], resnet.state_dict()["conv1.0.weight"])
-    mean, std = normalisation(Backbone("tiny", "bundled:tiny"))
-    assert mean.tolist() == pytest.approx([0.1, 0.2, 0.3])
-    assert std.tolist() == pytest.approx([0.4, 0.5, 0.6])
+    for weights in ("bundled:tiny", "random"):
+        mean, std = normalisation(Backbone("bundled:tiny", weights))
+        assert mean.tolist() == pytest.approx([0.1, 0.2, 0.3])
+        assert std.tolist() == pytest.approx([0.4, 0.5, 0.6])
+    same = build_features(Backbone("bundled:tiny", "random"), 0).state_dict()
+    assert same.keys() == network.state_dict().keys()
+    assert not torch.equal(same["conv1.0.weight"], resnet.state_dict()["conv1.0.weight"])
+    source = weights_origin.source_head(Backbone("bundled:tiny", "bundled:tiny"))
+    assert source is not None
+    assert source["weight"].dtype == torch.float32
+    assert weights_origin.source_head(Backbone("bundled:tiny", "bundled:tiny", cut=1)) is None
+    assert weights_origin.source_head(Backbone("bundled:tiny", "random")) is None
+    (tmp_path / "head.safetensors").write_bytes(b"other")
+    with pytest.raises(WeightsError, match="missing or damaged"):
+        weights_origin.source_head(Backbone("bundled:tiny", "bundled:tiny"))
 
 
 def test_normalisation_is_the_networks_own_unless_given() -> None:

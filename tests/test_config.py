@@ -211,7 +211,9 @@ def test_a_wrong_value_on_the_command_line_names_its_flag(matrix: Path) -> None:
         ("densenet121[:2]", Backbone("densenet121", cut=2)),
         ("densenet121@random", Backbone("densenet121", "random")),
         ("densenet121@file:~/d.pth", Backbone("densenet121", "file:/home/me/d.pth")),
-        ("bundled:small", Backbone("small", "bundled:small")),
+        ("bundled:small", Backbone("bundled:small", "bundled:small")),
+        ("bundled:small[:2]", Backbone("bundled:small", "bundled:small", cut=2)),
+        ("bundled:small@random", Backbone("bundled:small", "random")),
     ],
 )
 def test_a_backbone_is_selected_by_name_or_given_in_full(matrix: Path, spec: str, expected: Backbone) -> None:

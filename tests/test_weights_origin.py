@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save, save_file
 
 from bench import hub, weights_origin
-from bench.backbones import build_features
+from bench.backbones import build_features, feature_width
 from bench.contract import Backbone
 from bench.errors import UsageError, WeightsError
 from bench.weights_origin import read_state, resolve
@@ -262,8 +262,10 @@ def test_a_checkpoint_of_a_training_script_is_unwrapped(tmp_path: Path) -> None:
 
 def test_bundled_weights_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = save({"weight": torch.zeros(2)})
+    digest = hashlib.sha256(content).hexdigest()
+    files = {"file": "tiny.safetensors", "sha256": digest, "head": "tiny.head.safetensors", "head_sha256": digest}
     entry = weights_origin.Bundled(
-        "tiny.safetensors", "resnet18", hashlib.sha256(content).hexdigest(), (0.5,) * 3, (0.5,) * 3, {"drop_rate": 0.1}
+        **files, model="resnet18", mean=(0.5,) * 3, std=(0.5,) * 3, kwargs={"drop_rate": 0.1}
     )
     monkeypatch.setattr(weights_origin, "FOLDER", tmp_path)
     monkeypatch.setitem(weights_origin.BUNDLED, "tiny", entry)
@@ -284,9 +286,13 @@ def test_bundled_weights_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_every_bundled_file_is_there_with_its_card() -> None:
     card = (weights_origin.FOLDER / "README.md").read_text(encoding="utf-8")
-    assert {path.name for path in weights_origin.FOLDER.glob("*.safetensors")} == {
-        bundled.file for bundled in weights_origin.BUNDLED.values()
-    }
+    files = {file for bundled in weights_origin.BUNDLED.values() for file in (bundled.file, bundled.head)}
+    assert {path.name for path in weights_origin.FOLDER.glob("*.safetensors")} == files
+    assert sum((weights_origin.FOLDER / file).stat().st_size for file in files) <= 4_000_000
     for name in weights_origin.BUNDLED:
-        assert resolve(Backbone(name, f"bundled:{name}")).path
+        backbone = Backbone(f"bundled:{name}", f"bundled:{name}")
+        assert resolve(backbone).path
         assert name in card
+        head = weights_origin.source_head(backbone)
+        assert head is not None
+        assert head["weight"].shape == (100, feature_width(build_features(backbone, 0)))
