@@ -113,10 +113,11 @@ def state_digest(module: nn.Module) -> str:
     return _digest(list(module.state_dict().values()))
 
 
-def never_trained(strategy: FineTune, net: Network, hparams: Hparams, epochs: int) -> dict[str, Tensor]:
+def never_trained(strategy: FineTune, net: Network, task: Task, hparams: Hparams, run: Run) -> dict[str, Tensor]:
     """Name -> tensor of what must not move: parameters in no group of any epoch, and the buffers of modules that have
     parameters none of which ever trains."""
-    trained = {id(p) for e in range(epochs) for g in strategy.param_groups(net, hparams, e) for p in g.params}
+    epochs = range(run.protocol.epochs)
+    trained = {id(p) for e in epochs for g in strategy.param_groups(net, task, hparams, run, e) for p in g.params}
     still: dict[str, Tensor] = {name: p for name, p in net.named_parameters() if id(p) not in trained}
     for path, module in net.named_modules():
         own = list(module.parameters(recurse=False))
@@ -170,7 +171,7 @@ def _many(strategy: Strategy, task: Task, hparams: Hparams, backbone: Backbone) 
 def _frozen(strategy: FineTune, task: Task, hparams: Hparams, backbone: Backbone) -> str:
     run = new_run(backbone=backbone, size=task.size)
     net = strategy.build(task, hparams, run)
-    still = never_trained(strategy, net, hparams, run.protocol.epochs)
+    still = never_trained(strategy, net, task, hparams, run)
     before = {name: _digest([tensor]) for name, tensor in still.items()}
     with seeded(run.seed, run.device):
         train(net, strategy, task, hparams, run)

@@ -10,13 +10,32 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bench.contract import Hparams, Predictor, Strategy, Task
-from bench.network import Network
+from bench.contract import Hparams, Predictor, Protocol, Strategy, Task
+from bench.network import Network, set_modes
 from bench.run import Run
-from bench.train import train
+from bench.train import lr_factor, train
 
 if TYPE_CHECKING:
     import optuna
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where training stands."""
+
+    done: int
+    """Steps taken, this one included."""
+    an_epoch: int
+    planned: int
+
+    @property
+    def progress(self) -> float:
+        """0..1, of the planned steps."""
+        return self.done / self.planned
+
+    @property
+    def ends_epoch(self) -> bool:
+        return self.done % self.an_epoch == 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,21 +68,38 @@ class FineTune(Strategy):
         """The network to train: private, on the device."""
         return run.network(task.outputs, self.pretrained)
 
-    def param_groups(self, net: Network, hparams: Hparams, epoch: int) -> list[Group]:
+    def param_groups(self, net: Network, task: Task, hparams: Hparams, run: Run, epoch: int) -> list[Group]:
         """What trains in this epoch, and how fast; asked anew before every epoch."""
         return [
             Group(list(net.features.parameters()), self.backbone_scale),
             Group(list(net.head.parameters())),
         ]
 
-    def augment(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def modes(self, net: Network) -> None:
+        """Set train and eval modes for an epoch, after its parameters were chosen."""
+        set_modes(net)
+
+    def lr_factor(self, progress: float, protocol: Protocol) -> float:
+        """The learning rate's share of its peak after `progress` (0..1) of the planned steps."""
+        return lr_factor(progress, protocol)
+
+    def augment(
+        self, images: Tensor, labels: Tensor, task: Task, hparams: Hparams, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
         """Images float32 in 0..1 [B, C, S, S] on the device and their labels, before normalisation; labels may become
-        soft (float [B, K])."""
+        soft (float [B, K]). The generator, on the device too, is the only source of randomness."""
         return images, labels
 
     def loss(self, net: Network, images: Tensor, labels: Tensor, task: Task, hparams: Hparams, run: Run) -> Tensor:
         """The scalar to minimise on one batch of normalised images."""
         return task_loss(net(images), labels, task, run.protocol.label_smoothing)
+
+    def stepped(self, net: Network, hparams: Hparams, step: Step) -> None:
+        """Called after every step of the optimizer."""
+
+    def candidate(self, net: Network, task: Task, run: Run) -> Network:
+        """What is validated at an epoch's end, and kept if it is the best: a network of the same tensors."""
+        return net
 
     def finish(self, net: Network, task: Task, hparams: Hparams, run: Run) -> Predictor:
         """The predictor, from the network at its best epoch."""

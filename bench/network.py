@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -14,6 +16,8 @@ class Network(nn.Module):
     def __init__(self, features: nn.Module, outputs: int, seed: int) -> None:
         super().__init__()
         self.features = features
+        self.memo: dict[str, Any] = {}
+        """What a strategy keeps for the length of a fit; no part of the network's state."""
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed a GPU's generator for good
             self.head = nn.Linear(feature_width(features), outputs)

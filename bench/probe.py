@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.contract import Hparams, Protocol, Task
+from bench.run import Run
 from bench.train import lr_factor, val_scores
 
 MOMENTUM = 0.9
@@ -71,6 +72,19 @@ def fit_heads(
     # Fold the standardisation into the heads.
     weight = weight / scale[:, None]
     return Heads(weight, bias - torch.einsum("d,pdk->pk", centre, weight), curves)
+
+
+def probe_head(task: Task, run: Run) -> tuple[Tensor, Tensor]:
+    """`weight` float32 [K, D] and `bias` [K] of a linear probe of the run's epochs, from which two-stage strategies
+    start: of several weight decays the best on val (AUC, or the loss where there is none)."""
+    train, val = run.features(task.train), run.features(task.val)
+    candidates = [{"lr": 0.01, "weight_decay": decay} for decay in (0.01, 0.1, 1.0)]
+    heads = fit_heads(train, val, task, candidates, [run.seed] * len(candidates), run.protocol)
+    run.meter.images_seen += len(task.train) * run.protocol.epochs
+    scores = [val_scores(heads(i, val), task.val, task) for i in range(len(candidates))]
+    ranked = [(auc if math.isfinite(auc) else -math.inf, -loss) for auc, loss in scores]
+    best = max(range(len(candidates)), key=ranked.__getitem__)
+    return heads.weight[best].T.contiguous(), heads.bias[best]
 
 
 def _initial(width: int, outputs: int, seeds: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -65,6 +65,10 @@ class Run:
         """The same run, but its epochs are not reported to the trial (for the first of two stages, say)."""
         return replace(self, report=_silent)
 
+    def lasting(self, epochs: int) -> Run:
+        """The same run for a stage of `epochs`: stages share the budget."""
+        return replace(self, protocol=replace(self.protocol, epochs=epochs))
+
     def resized(self, images: Tensor) -> Tensor:
         """Raw uint8 [N, C, H, W] -> float32 in 0..1 [N, C, S, S] at the task's size: where augmentation comes in."""
         return resize(images, self.size, self.protocol.resize).float().div_(255)

@@ -17,7 +17,7 @@ class {cls}(FineTune):
     name = "{name}"
     family = "fine-tuning"
 
-    def param_groups(self, net, hparams, epoch):
+    def param_groups(self, net, task, hparams, run, epoch):
         head = Group(list(net.head.parameters()))
         return [head] if epoch == 0 else [head, Group(list(net.features.parameters()), scale=0.1)]
 '''

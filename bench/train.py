@@ -12,7 +12,7 @@ from bench.contract import Hparams, Protocol, Task
 from bench.errors import Diverged
 from bench.images import Images, predict
 from bench.metrics import auc, probabilities
-from bench.network import Network, set_modes
+from bench.network import Network
 from bench.run import Run
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ def train(net: Network, strategy: FineTune, task: Task, hparams: Hparams, run: R
     equals (and alone where the AUC is undefined because val lacks a class).
 
     Raises Diverged on a non-finite loss, optuna.TrialPruned when the tuner ends the trial."""
+    from bench.finetune import Step
+
     protocol = run.protocol
     shuffle = torch.Generator().manual_seed(run.seed)
     draws = torch.Generator(run.device).manual_seed(run.seed)
@@ -35,18 +37,18 @@ def train(net: Network, strategy: FineTune, task: Task, hparams: Hparams, run: R
     best_epoch = step = trained = 0
 
     for epoch in range(protocol.epochs):
-        groups = strategy.param_groups(net, hparams, epoch)
+        groups = strategy.param_groups(net, task, hparams, run, epoch)
         optimizer = make_optimizer(net, groups, protocol, optimizer)
         trained = max(trained, sum(p.numel() for p in net.parameters() if p.requires_grad))
-        set_modes(net)
+        strategy.modes(net)
         total = torch.zeros((), device=run.device)
         # Equal shares rather than a short last batch: BatchNorm needs more than one image.
         for index in torch.randperm(len(task.train), generator=shuffle).tensor_split(steps_an_epoch):
-            rate = hparams["lr"] * lr_factor(step / planned, protocol)
+            rate = hparams["lr"] * strategy.lr_factor(step / planned, protocol)
             for group, wanted in zip(optimizer.param_groups, groups, strict=True):
                 group["lr"] = rate * wanted.scale
             pixels, labels = task.train.batch(index.to(run.device))
-            images, labels = strategy.augment(run.resized(pixels), labels, draws)
+            images, labels = strategy.augment(run.resized(pixels), labels, task, hparams, draws)
             with run.autocast():
                 loss = strategy.loss(net, run.normalised(images), labels, task, hparams, run)
             optimizer.zero_grad(set_to_none=True)
@@ -57,15 +59,17 @@ def train(net: Network, strategy: FineTune, task: Task, hparams: Hparams, run: R
             total += loss.detach()
             run.meter.images_seen += len(labels)
             step += 1
+            strategy.stepped(net, hparams, Step(step, steps_an_epoch, planned))
         if not torch.isfinite(total):  # asked once an epoch: asking each step would stall a GPU
             raise Diverged(f"the loss became {total.item()} in epoch {epoch + 1} at lr {hparams['lr']:.3g}")
 
-        val_auc, val_loss = validate(net, task, run, f"epoch {epoch + 1} at lr {hparams['lr']:.3g}")
+        kept = strategy.candidate(net, task, run)
+        val_auc, val_loss = validate(kept, task, run, f"epoch {epoch + 1} at lr {hparams['lr']:.3g}")
         run.meter.curve.append(val_auc)
         score = (val_auc if math.isfinite(val_auc) else -math.inf, -val_loss)
         if score > best or not best_state:
             best, best_epoch = score, epoch
-            best_state = {name: tensor.detach().clone() for name, tensor in net.state_dict().items()}
+            best_state = {name: tensor.detach().clone() for name, tensor in kept.state_dict().items()}
         run.report(epoch, val_auc, val_loss)
         if protocol.patience and epoch - best_epoch >= protocol.patience:
             break

@@ -47,7 +47,7 @@ BROKEN = {
     def finish(self, net, task, hparams, run):
         return lambda images: super(Bad, self).finish(net, task, hparams, run)(images)[:, :1]""",
     "what is frozen does not move": """
-    def param_groups(self, net, hparams, epoch):
+    def param_groups(self, net, task, hparams, run, epoch):
         from bench.finetune import Group
         return [Group(list(net.head.parameters()))]
     def loss(self, net, images, labels, task, hparams, run):

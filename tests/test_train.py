@@ -36,7 +36,7 @@ def test_frozen_stages_keep_their_hash_statistics_included() -> None:
     class HeadOnly(FineTune):
         name = "head_only"
 
-        def param_groups(self, net, hparams, epoch):
+        def param_groups(self, net, task, hparams, run, epoch):
             return [Group(list(net.head.parameters()))]
 
     kept = {}
@@ -92,7 +92,7 @@ def test_patience_ends_a_fit_that_no_longer_gets_better() -> None:
         name = "still"
         backbone_scale = 0.0
 
-        def param_groups(self, net, hparams, epoch):
+        def param_groups(self, net, task, hparams, run, epoch):
             return [Group(list(net.head.parameters()), 0.0, 0.0)]
 
     run = new_run(protocol=Protocol(epochs=9, batch_size=16, patience=2))
@@ -115,7 +115,7 @@ def test_groups_that_join_later_keep_the_moments_of_those_that_were_there() -> N
     class HeadFirst(FineTune):
         name = "head_first"
 
-        def param_groups(self, net, hparams, epoch):
+        def param_groups(self, net, task, hparams, run, epoch):
             head = Group(list(net.head.parameters()))
             return [head] if epoch == 0 else [head, Group(list(net.features.parameters()), 0.1)]
 
