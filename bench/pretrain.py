@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ from bench import device as devices
 from bench import provenance
 from bench.augment import colour_jitter, random_crop
 from bench.backbones import build_features, normalisation, resolve
-from bench.cache import whole_file
+from bench.cache import cache_folder, whole_file
 from bench.contract import Backbone, Protocol
 from bench.errors import Diverged
 from bench.images import normalise, resize
@@ -106,15 +107,29 @@ def _prepare(recipe: Recipe, device: torch.device, say: Say) -> Lessons:
     labels = {name: torch.from_numpy(values) for name, values in natural.labels.items()}
     counts = f"{len(labels['train'])} training and {len(labels['val'])} val images"
     say(f"{recipe.images}: {counts} of {len(natural.classes)} classes")
-    targets = [_teach(teacher, pixels["train"], recipe.teacher_size, device, say) for teacher in recipe.teachers]
+    seen = (pixels["train"], natural.sha256, recipe.teacher_size, device, say)
+    targets = [_taught(teacher, *seen) for teacher in recipe.teachers]
     teachers = {teacher.label: resolve(teacher).hash for teacher in recipe.teachers}
     identity = {"recipe": training(recipe), "images": natural.sha256, "teachers": teachers}
     return Lessons(natural.classes, pixels, labels, targets, identity)
 
 
-def _teach(teacher: Backbone, pixels: Tensor, size: int, device: torch.device, say: Say) -> Tensor:
-    """The teacher's features of the whole images [N, D], each of zero mean and unit deviation over the images."""
-    started = time.perf_counter()
+def _taught(teacher: Backbone, pixels: Tensor, images_hash: str, size: int, device: torch.device, say: Say) -> Tensor:
+    """The teacher's features of the whole images, float32 [N, D], each of zero mean and unit deviation over the images;
+    kept in the cache folder, since they take as long as some epochs."""
+    identity = json.dumps([asdict(teacher), resolve(teacher).hash, images_hash, size], sort_keys=True)
+    kept = cache_folder("teachers") / f"{hashlib.sha256(identity.encode()).hexdigest()[:24]}.npy"
+    if not kept.exists():
+        started = time.perf_counter()
+        features = _features(teacher, pixels, size, device)
+        with whole_file(kept) as temporary, temporary.open("wb") as file:
+            np.save(file, features.numpy())
+        say(f"teacher {teacher.label}: {features.shape[1]} features an image, {time.perf_counter() - started:.0f} s")
+    features = torch.from_numpy(np.load(kept, allow_pickle=False))
+    return (features - features.mean(0)) / features.std(0).clamp_min(1e-6)
+
+
+def _features(teacher: Backbone, pixels: Tensor, size: int, device: torch.device) -> Tensor:
     net = build_features(teacher, 0).to(device).to(memory_format=torch.channels_last).eval()
     mean, std = (value.to(device) for value in normalisation(teacher))
     parts = []
@@ -122,9 +137,7 @@ def _teach(teacher: Backbone, pixels: Tensor, size: int, device: torch.device, s
         for images in pixels.split(BATCH):
             seen = normalise(resize(images.to(device), size, "bilinear").float().div_(255), mean, std)
             parts.append(net(seen.contiguous(memory_format=torch.channels_last)).float().cpu())
-    features = torch.cat(parts)
-    say(f"teacher {teacher.label}: {features.shape[1]} features an image, {time.perf_counter() - started:.0f} s")
-    return (features - features.mean(0)) / features.std(0).clamp_min(1e-6)
+    return torch.cat(parts)
 
 
 def _train(backbone: Backbone, lessons: Lessons, recipe: Recipe, out: Path, device: torch.device, say: Say) -> None:

@@ -44,7 +44,7 @@ def encoded(path: Path, train: int = 60, val: int = 15, form: str = "png") -> Pa
 
 
 @pytest.fixture
-def recipe(tmp_path: Path) -> Recipe:
+def recipe(tmp_path: Path, own_cache: None) -> Recipe:
     return Recipe(
         images=f"npz:{encoded(tmp_path / 'natural.npz')}",
         backbones=(Backbone("test_resnet", "random", name="small"),),
@@ -93,6 +93,7 @@ def test_an_interrupted_pretraining_equals_an_uninterrupted_one(recipe: Recipe, 
     said: list[str] = []
     pretrain(broken, said.append)
     assert any("going on after epoch 2" in text for text in said)
+    assert not any(text.startswith("teacher") for text in said)  # its features were kept
     for file in ("small.safetensors", "small.head.safetensors"):
         assert (Path(recipe.out) / file).read_bytes() == (Path(broken.out) / file).read_bytes()
 
