@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from bench import registry
 from bench.contract import Backbone, Hparams, Protocol, Strategy, Task
-from bench.finetune import FineTune
+from bench.finetune import FineTune, ProbedFineTune
 from bench.images import predict, to_device
 from bench.network import Network
 from bench.run import Run, seeded
@@ -34,8 +34,8 @@ PHANTOMS = {
 BACKBONE = Backbone("test_resnet", weights="random")
 """timm's own test network: BatchNorm, half a million parameters."""
 SIZE = 32
-IMAGES = 40
-PROTOCOL = Protocol(epochs=3, trials=2, batch_size=16)
+IMAGES = 24
+PROTOCOL = Protocol(epochs=2, trials=2, batch_size=12)
 
 
 def check_strategy(path: Path, console: Console) -> bool:
@@ -75,7 +75,7 @@ def examine(strategy: Strategy, task: Task, backbone: Backbone = BACKBONE) -> It
     """(promise, what is wrong or "") of each promise of the contract. Stops at the first exception of the strategy."""
     try:
         hparams = strategy.defaults()
-        yield "hyperparameters are JSON and hold an lr", _hparams(strategy, hparams)
+        yield "hyperparameters are JSON, an lr a float", _hparams(strategy, hparams)
         before = _state(strategy)
         images = _pixels(task)
         run = new_run(backbone=backbone, size=task.size)
@@ -98,7 +98,7 @@ def examine(strategy: Strategy, task: Task, backbone: Backbone = BACKBONE) -> It
         )
         if strategy.fit_many is not None:
             yield "fit_many gives what fit gives", _many(strategy, task, hparams, backbone)
-        if isinstance(strategy, FineTune) and type(strategy).fit is FineTune.fit:
+        if isinstance(strategy, FineTune) and type(strategy).fit in (FineTune.fit, ProbedFineTune.fit):
             yield "what is frozen does not move", _frozen(strategy, task, hparams, backbone)
     except Exception as error:  # whatever a plug-in raises is a finding
         yield "it runs", f"{type(error).__name__}: {error}"
@@ -132,8 +132,8 @@ def _hparams(strategy: Strategy, defaults: Hparams) -> str:
     for hparams in (defaults, strategy.space(study.ask()), strategy.space(study.ask())):
         if json.loads(json.dumps(hparams)) != hparams:
             return f"{hparams} does not survive JSON"
-        if not isinstance(hparams.get("lr"), float):
-            return f"no lr in {hparams}"
+        if not isinstance(hparams.get("lr", 0.0), float):  # a strategy without gradients has none
+            return f"lr is no float in {hparams}"
         if set(hparams) != set(defaults):
             return f"space gives {sorted(hparams)}, defaults {sorted(defaults)}"
     return ""

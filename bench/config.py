@@ -13,7 +13,7 @@ from typing import Any
 
 from bench.contract import Backbone, Protocol
 from bench.errors import UsageError, nearest
-from bench.rules import BACKBONE, LIMITS, LISTS, Rule, checked, number, shown
+from bench.rules import BACKBONE, LIMITS, LISTS, Rule, checked, is_range, number, shown
 
 PRESETS = Path(__file__).parent / "presets"
 ONLY = ("dataset", "backbone", "strategy", "size", "fraction", "per_class")
@@ -225,7 +225,7 @@ def _settings(tables: Any, strategies: set[str], path: Path) -> dict[str, dict[s
         if name not in strategies:
             raise UsageError(f'{path}: [settings.{name}]: "{name}" is not among strategies.{nearest(name, strategies)}')
         for key, value in table_of(table, f"[settings.{name}]", path).items():
-            if isinstance(value, dict):
+            if isinstance(value, dict) and not {"low", "high"}.isdisjoint(value):
                 _range(value, f"{path}: [settings.{name}] {key}")
     return dict(tables)
 
@@ -233,7 +233,7 @@ def _settings(tables: Any, strategies: set[str], path: Path) -> dict[str, dict[s
 def _range(value: dict[str, Any], where: str) -> None:
     low, high = (value.get(end, math.nan) for end in ("low", "high"))
     numbers = type(low) in (int, float) and type(high) in (int, float)
-    if set(value) != {"low", "high"} or not numbers or not low < high:
+    if not is_range(value) or not numbers or not low < high:
         raise UsageError(f"{where}: a range must be {{ low = .., high = .. }}, two numbers, low below high.")
 
 

@@ -197,11 +197,16 @@ class Strategy(ABC):
 
     @abstractmethod
     def space(self, trial: optuna.Trial) -> Hparams:
-        """Hyperparameters for one trial, at least `lr` (on a log scale, in the strategy's own range)."""
+        """Hyperparameters for one trial; for a strategy that descends by gradients a float `lr` among them (on a log
+        scale, in the strategy's own range)."""
 
     @abstractmethod
     def defaults(self) -> Hparams:
         """The hyperparameters of the first trial: values that `space` could give."""
+
+    def check_settings(self, settings: Mapping[str, Any]) -> None:  # noqa: B027 (a strategy need not refuse anything)
+        """Raise UsageError where the matrix file gives a hyperparameter a value that it cannot have. Asked when
+        planning; that names are hyperparameters and numbers are numbers is known by then."""
 
     @abstractmethod
     def fit(self, task: Task, hparams: Hparams, run: Run) -> Predictor:

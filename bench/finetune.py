@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from bench.contract import Hparams, Predictor, Protocol, Strategy, Task
 from bench.network import Network, set_modes
+from bench.probe import probed_network
 from bench.run import Run
 from bench.train import lr_factor, train
 
@@ -109,6 +110,15 @@ class FineTune(Strategy):
         net = self.build(task, hparams, run)
         train(net, self, task, hparams, run)
         return self.finish(net, task, hparams, run)
+
+
+class ProbedFineTune(FineTune):
+    """The base of gradient strategies that start from a linear probe, which takes its share of the epochs."""
+
+    def fit(self, task: Task, hparams: Hparams, run: Run) -> Predictor:
+        net, rest = probed_network(task, run)
+        train(net, self, task, hparams, rest)
+        return self.finish(net, task, hparams, rest)
 
 
 def task_loss(logits: Tensor, labels: Tensor, task: Task, label_smoothing: float = 0.0) -> Tensor:

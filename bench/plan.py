@@ -16,6 +16,7 @@ from bench.backbones import resolve, too_small
 from bench.config import Amount, Matrix
 from bench.contract import Backbone, Dataset, Info, Protocol, Strategy
 from bench.errors import MedtransferError, UsageError, nearest
+from bench.rules import is_range, shown
 
 
 @dataclass(frozen=True)
@@ -109,9 +110,7 @@ def make_plan(matrix: Matrix, workspace: Path) -> Plan:
         for name in dict.fromkeys(c.strategy for c in choices)
     }
     for name, (strategy, _) in strategies.items():
-        for key in matrix.settings.get(name, {}):
-            if key not in (valid := strategy.defaults()):
-                raise UsageError(f'[settings.{name}]: it has no hyperparameter "{key}".{nearest(key, valid)}')
+        _check_settings(strategy, matrix.settings.get(name, {}))
     wanted_weights = any(strategy.pretrained for strategy, _ in strategies.values())
     weights = {b: _weights(b) if wanted_weights else ("", "") for b in dict.fromkeys(c.backbone for c in choices)}
     places = dict.fromkeys((c.dataset, c.size) for c in choices)
@@ -128,6 +127,21 @@ def make_plan(matrix: Matrix, workspace: Path) -> Plan:
             "machinery, not transfer."
         )
     return Plan(matrix, workspace, cells, store.finished(matrix.results), tuple(dict.fromkeys(notes)))
+
+
+def _check_settings(strategy: Strategy, settings: Mapping[str, Any]) -> None:
+    defaults = strategy.defaults()
+    for key, value in settings.items():
+        where = f"[settings.{strategy.name}]"
+        if key not in defaults:
+            raise UsageError(f'{where}: it has no hyperparameter "{key}".{nearest(key, defaults)}')
+        if isinstance(defaults[key], int | float):
+            if not is_range(value) and not isinstance(value, int | float):
+                wanted = "a number, or a range { low = .., high = .. } to tune in"
+                raise UsageError(f"{where} {key} = {shown(value)}: must be {wanted}.")
+        elif is_range(value):
+            raise UsageError(f"{where} {key} = {shown(value)}: a range, but {key} is not a number.")
+    strategy.check_settings(settings)
 
 
 def _cell(

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from bench.contract import Hparams, Protocol, Task
+from bench.network import Network
 from bench.run import Run
-from bench.train import lr_factor, val_scores
+from bench.train import lr_factor, rank, val_scores
 
 MOMENTUM = 0.9
 
@@ -41,8 +42,7 @@ def fit_heads(
     (multi-label: sigmoid's) closed-form gradient. The problem is convex and the rate falls to zero, so the last epoch
     is kept: choosing one by val AUC would only add the noise of a small val."""
     count, width, outputs, device = len(seeds), train.shape[1], task.outputs, train.device
-    centre, scale = train.mean(0), train.std(0, correction=0)
-    scale = scale.masked_fill(scale < 1e-6, math.inf)  # silent on train: one flash on val would outweigh all the rest
+    centre, scale = standardisation(train)
     train, val = (train - centre) / scale, (val - centre) / scale
     targets = _targets(task, protocol.label_smoothing)
 
@@ -74,6 +74,13 @@ def fit_heads(
     return Heads(weight, bias - torch.einsum("d,pdk->pk", centre, weight), curves)
 
 
+def standardisation(train: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each feature, [D]. The deviation of one that is silent on train is infinite: a single flash
+    on val would outweigh all the rest."""
+    scale = train.std(0, correction=0)
+    return train.mean(0), scale.masked_fill(scale < 1e-6, math.inf)
+
+
 def probe_head(task: Task, run: Run) -> tuple[Tensor, Tensor]:
     """`weight` float32 [K, D] and `bias` [K] of a linear probe of the run's epochs, from which two-stage strategies
     start: of several weight decays the best on val (AUC, or the loss where there is none)."""
@@ -81,10 +88,21 @@ def probe_head(task: Task, run: Run) -> tuple[Tensor, Tensor]:
     candidates = [{"lr": 0.01, "weight_decay": decay} for decay in (0.01, 0.1, 1.0)]
     heads = fit_heads(train, val, task, candidates, [run.seed] * len(candidates), run.protocol)
     run.meter.images_seen += len(task.train) * run.protocol.epochs
-    scores = [val_scores(heads(i, val), task.val, task) for i in range(len(candidates))]
-    ranked = [(auc if math.isfinite(auc) else -math.inf, -loss) for auc, loss in scores]
+    ranked = [rank(*val_scores(heads(i, val), task.val, task)) for i in range(len(candidates))]
     best = max(range(len(candidates)), key=ranked.__getitem__)
     return heads.weight[best].T.contiguous(), heads.bias[best]
+
+
+def probed_network(task: Task, run: Run) -> tuple[Network, Run]:
+    """A network whose head is a linear probe of a quarter of the run's epochs, and the run of those that are left to
+    fine-tune it. One epoch cannot be divided: each stage then takes one."""
+    epochs = run.protocol.epochs
+    quarter = max(1, epochs // 4)
+    net = run.network(task.outputs)
+    net.features.load_state_dict(run.frozen().state_dict())  # the probe's features: random weights differ by seed
+    weight, bias = probe_head(task, run.lasting(quarter))
+    net.head.load_state_dict({"weight": weight, "bias": bias})
+    return net, run.lasting(max(1, epochs - quarter))
 
 
 def _initial(width: int, outputs: int, seeds: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:

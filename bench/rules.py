@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from bench.errors import UsageError
 
@@ -78,6 +78,11 @@ def checked(rule: Rule, value: Any, where: str) -> Any:
     if type(value) is not rule.kind or not rule.holds(value):
         raise UsageError(f"{where} = {shown(value)}: must be {rule.allowed}.")
     return value
+
+
+def is_range(value: Any) -> TypeGuard[Mapping[str, Any]]:
+    """Whether a setting is a range to tune in; another table is a fixed value."""
+    return isinstance(value, Mapping) and set(value) == {"low", "high"}
 
 
 def shown(value: Any) -> str:

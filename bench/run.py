@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bench.backbones import build_features, normalisation
-from bench.contract import Backbone, Predictor, Protocol
+from bench.contract import Backbone, Hparams, Predictor, Protocol
 from bench.images import Images, normalise, resize
 from bench.network import Network
 
@@ -47,6 +48,9 @@ class Run:
     device: torch.device
     precision: str
     """"fp32" or "bf16" (autocast)."""
+    trials: tuple[Hparams, ...] = ()
+    """Of a final fit: the hyperparameters of the cell's complete trials, best on val first. Empty while tuning, and
+    where nothing was tuned."""
     report: Report = _silent
     meter: Meter = field(default_factory=Meter)
     memory: dict[object, object] = field(default_factory=dict)
@@ -103,21 +107,27 @@ class Run:
             self.memory[key] = net.eval().requires_grad_(False)
         return self.memory[key]  # type: ignore[return-value]
 
-    def embed(self, images: Tensor) -> Tensor:
-        """Raw uint8 [N, C, H, W] -> frozen features float32 [N, D]. The last answer is kept: the predictors of a
-        probe's seeds are asked one after the other for the same batch."""
+    def embed(self, images: Tensor, maxima: bool = False) -> Tensor:
+        """Raw uint8 [N, C, H, W] -> frozen features float32 [N, D]. With `maxima` not the network's own pooled features
+        but the average and the maximum of each channel of its last feature map, of which there are two a channel. The
+        last answer is kept: the predictors of a probe's seeds are asked one after the other for the same batch."""
         last = self.memory.get("embedded")
-        if not (isinstance(last, tuple) and last[0] is images and last[1] == self.backbone):
+        if not (isinstance(last, tuple) and last[0] is images and last[1:3] == (self.backbone, maxima)):
+            network: Any = self.frozen()
             with torch.inference_mode(), self.autocast():
-                last = (images, self.backbone, self.frozen()(self.prepare(images)).float())
+                inputs = self.prepare(images)
+                found = _average_and_maximum(network.forward_features(inputs)) if maxima else network(inputs)
+            last = (images, self.backbone, maxima, found.float())
             self.memory["embedded"] = last
-        return last[2]
+        return last[3]
 
-    def features(self, images: Images) -> Tensor:
-        """Frozen features float32 [N, D] of a split: computed once, shared by strategies, trials and seeds."""
-        key = ("features", self.backbone, self.size, self.protocol.resize, images.key)
+    def features(self, images: Images, maxima: bool = False) -> Tensor:
+        """Frozen features float32 [N, D] of a split, as `embed` gives them: computed once, shared by strategies, trials
+        and seeds."""
+        key = ("features", self.backbone, self.size, self.protocol.resize, images.key, maxima)
         if key not in self.memory:
-            self.memory[key] = torch.cat([self.embed(pixels) for pixels, _ in images.batches(FEATURE_BATCH)]).clone()
+            parts = [self.embed(pixels, maxima) for pixels, _ in images.batches(FEATURE_BATCH)]
+            self.memory[key] = torch.cat(parts).clone()
         return self.memory[key]  # type: ignore[return-value]
 
     def _normalisation(self) -> tuple[Tensor, Tensor]:
@@ -125,6 +135,10 @@ class Run:
         if key not in self.memory:
             self.memory[key] = tuple(t.to(self.device) for t in normalisation(self.backbone))
         return self.memory[key]  # type: ignore[return-value]
+
+
+def _average_and_maximum(maps: Tensor) -> Tensor:
+    return torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], dim=1)
 
 
 @contextlib.contextmanager

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from bench import device, evaluate, provenance, registry, store
+from bench import device, evaluate, examples, provenance, registry, store
 from bench.backbones import build_features, count_flops
 from bench.contract import Dataset, Hparams, Predictor, Strategy, Task
 from bench.errors import DataError, Diverged, MedtransferError
@@ -20,7 +20,7 @@ from bench.plan import Cell
 from bench.row import failure, identity, notes_on
 from bench.run import Run, seeded
 from bench.splits import training_subset
-from bench.tune import best, defaults, tune
+from bench.tune import defaults, ranked, tune
 
 TIMED_BATCH = 64
 
@@ -86,7 +86,9 @@ def _run(cell: Cell, seeds: Sequence[int], session: Session, started: str) -> li
         precision=device.precision(session.device),
         memory=session.memory,
     )
-    hparams, tuning = _tuned(cell, strategy, task, run, session, len(seeds))
+    hparams, trials, tuning = _tuned(cell, strategy, task, run, session, len(seeds))
+    run = replace(run, trials=trials)
+    examples.record(session.results, cell.dataset, strategy, task, defaults(strategy, cell.settings), run)
     shared: dict[str, Any] = tuning | {
         "hparams": json.dumps(hparams),
         "lr": hparams.get("lr"),
@@ -142,10 +144,11 @@ def _load(cell: Cell, session: Session) -> tuple[Dataset, Task]:
 
 def _tuned(
     cell: Cell, strategy: Strategy, task: Task, run: Run, session: Session, seeds: int
-) -> tuple[Hparams, dict[str, Any]]:
-    """The best hyperparameters of the cell, and what finding them cost. `seeds` is the number of fits to come."""
+) -> tuple[Hparams, tuple[Hparams, ...], dict[str, Any]]:
+    """The best hyperparameters of the cell, those of all complete trials (best first), and what finding them cost.
+    `seeds` is the number of fits to come."""
     if cell.protocol.trials <= 1:
-        return defaults(strategy, cell.settings), {"tune_seconds": 0.0, "tune_images_seen": 0}
+        return defaults(strategy, cell.settings), (), {"tune_seconds": 0.0, "tune_images_seen": 0}
     done = store.read_trials(session.results, cell.fingerprint)
     fits = cell.protocol.trials + seeds
     session.notify("tuning", len(done) / fits)
@@ -161,9 +164,9 @@ def _tuned(
     reporting = run.fresh(run.seed, epoch_done)
     trials = tune(strategy, cell.settings, task, reporting, cell.fingerprint, tuple(done), record)
     cost = {"tune_seconds": sum(t.seconds for t in trials), "tune_images_seen": sum(t.images_seen for t in trials)}
-    if (winner := best(trials)) is None:
+    if not (complete := tuple(dict(t.hparams) for t in ranked(trials))):
         raise Diverged(f"all {len(trials)} trials diverged; give {cell.strategy} a lower learning rate in [settings]")
-    return dict(winner.hparams), cost
+    return dict(complete[0]), complete, cost
 
 
 @dataclass(frozen=True)
@@ -238,12 +241,6 @@ def _predict_ms(predictor: Predictor, task: Task) -> float:
         started = time.perf_counter()
         predictor(pixels.clone()).cpu()
     return (time.perf_counter() - started) * 1000 / len(pixels)
-
-
-def _cost(run: Run, started: float, energy: float | None, shared_by: int) -> dict[str, Any]:
-    after = device.energy_joules(run.device)
-    joules = None if energy is None or after is None else (after - energy) / shared_by
-    return {"fit_seconds": (time.perf_counter() - started) / shared_by, "energy_joules": joules}
 
 
 def _flops(run: Run) -> float:

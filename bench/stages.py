@@ -22,8 +22,8 @@ def stages(features: nn.Module) -> list[list[str]]:
     taps are divided by timm's own coarse groups. Raises UsageError where there are none either."""
     network: Any = features
     places = {name: i for i, (name, _) in enumerate(network.named_modules())}
-    taps = [tap["module"] for tap in getattr(network, "feature_info", ())]
-    if not taps or not places.keys() >= set(taps):
+    taps = [tap["module"] for tap in _taps(network)]
+    if not taps:
         if not hasattr(network, "group_matcher"):
             raise UsageError(f"{type(network).__name__}: timm does not divide it into stages. Use another network.")
         return list(group_parameters(network, network.group_matcher(coarse=True)).values())
@@ -38,6 +38,12 @@ def stages(features: nn.Module) -> list[list[str]]:
         place = places[name.rpartition(".")[0]]
         groups[sum(place > border for border in borders)].append(name)
     return groups
+
+
+def stage_ends(features: nn.Module) -> dict[str, int]:
+    """The modules whose outputs are the feature maps at the ends of stages 1, 2, ..., and their numbers of channels, as
+    timm names them; empty where it does not."""
+    return {tap["module"]: tap["num_chs"] for tap in _taps(features)[_stem_taps(features) :]}
 
 
 def cut_after(features: nn.Module, backbone: Backbone) -> nn.Module:
@@ -65,6 +71,13 @@ def cut_after(features: nn.Module, backbone: Backbone) -> nn.Module:
     return features
 
 
+def _taps(network: Any) -> list[dict[str, Any]]:
+    """timm's taps, if all of them are modules of the network."""
+    taps = list(getattr(network, "feature_info", ()))
+    names = {name for name, _ in network.named_modules()}
+    return taps if names >= {tap["module"] for tap in taps} else []
+
+
 def _stem_taps(network: Any) -> int:
     """How many taps lie in the stem or end it."""
-    return sum(tap["reduction"] <= 2 for tap in network.feature_info)
+    return sum(tap["reduction"] <= 2 for tap in _taps(network))

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -79,6 +80,11 @@ def read_trials(results: Path, fingerprint: str) -> list[Trial]:
         raise DataError(
             f"{path}: not a trials file of this version ({error}). Delete it; its cell is then tuned anew."
         ) from None
+
+
+def strip_path(results: Path, dataset: str, strategy: str) -> Path:
+    """The picture of what a strategy's augmentation makes of a dataset's images."""
+    return results / "examples" / (re.sub(r"[^\w.-]+", "_", f"{dataset}_{strategy}")[-100:] + ".jpg")
 
 
 def write_run(results: Path, facts: Mapping[str, Any]) -> None:

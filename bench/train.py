@@ -66,7 +66,7 @@ def train(net: Network, strategy: FineTune, task: Task, hparams: Hparams, run: R
         kept = strategy.candidate(net, task, run)
         val_auc, val_loss = validate(kept, task, run, f"epoch {epoch + 1} at lr {hparams['lr']:.3g}")
         run.meter.curve.append(val_auc)
-        score = (val_auc if math.isfinite(val_auc) else -math.inf, -val_loss)
+        score = rank(val_auc, val_loss)
         if score > best or not best_state:
             best, best_epoch = score, epoch
             best_state = {name: tensor.detach().clone() for name, tensor in kept.state_dict().items()}
@@ -95,6 +95,11 @@ def val_scores(logits: Tensor, val: Images, task: Task) -> tuple[float, float]:
 
     probs = probabilities(logits.cpu().numpy(), task.info.kind)
     return auc(val.labels.cpu().numpy(), probs, task.info.kind), float(task_loss(logits, val.labels, task))
+
+
+def rank(auc: float, loss: float) -> tuple[float, float]:
+    """Higher for the better scores on val: by AUC, among equals by loss, and by loss alone where there is no AUC."""
+    return (auc if math.isfinite(auc) else -math.inf, -loss)
 
 
 def lr_factor(progress: float, protocol: Protocol) -> float:

@@ -16,6 +16,7 @@ import torch
 from bench.contract import Hparams, Predictor, Protocol, Strategy, Task
 from bench.errors import Diverged
 from bench.images import predict
+from bench.rules import is_range
 from bench.run import Run, seeded
 from bench.train import val_scores
 from bench.trial import Trial
@@ -43,7 +44,7 @@ class Bounded:
 
     def _bounds(self, name: str, low: Any, high: Any) -> tuple[Any, Any]:
         wanted = self.settings.get(name)
-        return (wanted["low"], wanted["high"]) if isinstance(wanted, Mapping) else (low, high)
+        return (wanted["low"], wanted["high"]) if is_range(wanted) else (low, high)
 
 
 def tune(
@@ -74,10 +75,10 @@ def tune(
     return trials
 
 
-def best(trials: Sequence[Trial]) -> Trial | None:
-    """The complete trial of highest val AUC, lowest val loss among equals; None where every trial diverged."""
+def ranked(trials: Sequence[Trial]) -> list[Trial]:
+    """The complete trials, best first: highest val AUC, lowest val loss among equals, then the earlier."""
     complete = [t for t in trials if t.state == "complete"]
-    return max(complete, key=lambda t: (_objective(t.val_auc, 0.0), -(t.val_loss or 0.0), -t.number), default=None)
+    return sorted(complete, key=lambda t: (-_objective(t.val_auc, 0.0), t.val_loss or 0.0, t.number))
 
 
 def defaults(strategy: Strategy, settings: Mapping[str, Any]) -> Hparams:
@@ -85,10 +86,11 @@ def defaults(strategy: Strategy, settings: Mapping[str, Any]) -> Hparams:
     range."""
     chosen = dict(strategy.defaults())
     for name, value in settings.items():
-        if not isinstance(value, Mapping):
+        if not is_range(value):
             chosen[name] = value
         elif not value["low"] <= chosen.get(name, math.nan) <= value["high"]:
-            chosen[name] = math.sqrt(value["low"] * value["high"])
+            middle = math.sqrt(value["low"] * value["high"])
+            chosen[name] = round(middle) if isinstance(chosen.get(name), int) else middle
     return chosen
 
 
@@ -176,7 +178,7 @@ def _ask(
     seed = int(hashlib.sha256(f"{cell}/{number}".encode()).hexdigest()[:8], 16)
     study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=5)
     if number == 0:
-        fixed = {name for name, value in settings.items() if not isinstance(value, Mapping)}
+        fixed = {name for name, value in settings.items() if not is_range(value)}
         study.enqueue_trial({k: v for k, v in defaults(strategy, settings).items() if k not in fixed})
     trial = study.ask()
     return trial, _space(strategy, settings, trial)
@@ -184,7 +186,7 @@ def _ask(
 
 def _space(strategy: Strategy, settings: Mapping[str, Any], trial: optuna.Trial) -> Hparams:
     hparams = strategy.space(Bounded(trial, settings))  # type: ignore[arg-type]
-    return hparams | {name: value for name, value in settings.items() if not isinstance(value, Mapping)}
+    return hparams | {name: value for name, value in settings.items() if not is_range(value)}
 
 
 def _tell(study: optuna.Study, asked: optuna.Trial, trial: Trial) -> None:

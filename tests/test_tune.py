@@ -92,16 +92,17 @@ def test_a_hopeless_trial_ends_at_a_quarter_of_its_epochs() -> None:
     assert all(t.state == "complete" for t in kept)
 
 
-def test_the_best_trial_is_that_of_highest_val_auc_then_lowest_loss() -> None:
+def test_complete_trials_are_ranked_by_highest_val_auc_then_lowest_loss() -> None:
     def trial(number, auc, loss, state="complete"):
         return Trial(number, {}, {"lr": 1.0}, state, auc, loss, [], [], 0.0, 0)
 
-    assert (
-        tune.best([trial(0, 0.8, 0.1), trial(1, 0.9, 0.5), trial(2, 0.9, 0.4), trial(3, 1.0, 0.0, "pruned")]).number
-        == 2
-    )
-    assert tune.best([trial(0, None, 0.7), trial(1, None, 0.3)]).number == 1  # val lacks a class: by loss
-    assert tune.best([trial(0, None, None, "diverged")]) is None
+    def order(*trials):
+        return [t.number for t in tune.ranked(trials)]
+
+    assert order(trial(0, 0.8, 0.1), trial(1, 0.9, 0.5), trial(2, 0.9, 0.4), trial(3, 1.0, 0.0, "pruned")) == [2, 1, 0]
+    assert order(trial(0, None, 0.7), trial(1, None, 0.3)) == [1, 0]  # val lacks a class: by loss
+    assert order(trial(0, 0.9, 0.4), trial(1, 0.9, 0.4)) == [0, 1]
+    assert order(trial(0, None, None, "diverged")) == []
 
 
 def test_a_diverged_trial_does_not_end_the_search() -> None:
@@ -114,7 +115,7 @@ def test_a_diverged_trial_does_not_end_the_search() -> None:
     trials = search(Fragile(), trials=10)
     states = {t.state for t in trials}
     assert "diverged" in states
-    assert tune.best(trials).state == "complete"
+    assert tune.ranked(trials)[0].state == "complete"
     assert strip(search(Fragile(), trials=10, done=trials[:7])) == strip(trials)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ from bench.cache import whole_file
 from bench.report import plots, tables, words
 from bench.report.frames import current, ok, read_rows, read_trials
 from bench.report.leaderboard import Leaderboard, leaderboard
+from bench.store import strip_path
 
 Runs = list[dict[str, Any]]
 
@@ -31,7 +33,8 @@ def render(folders: list[Path], out: Path) -> Path:
     trials = pd.concat([_without_attrs(part) for part in trial_parts], ignore_index=True)
     trials = trials.drop_duplicates(["fingerprint", "number"], keep="last")
     runs = [_run(folder, unreadable) for folder in folders]
-    context = _context(rows, trials, runs, unreadable) | {"integrity": tables.integrity(folders)}
+    context = _context(rows, trials, runs, unreadable)
+    context |= {"integrity": tables.integrity(folders), "examples": _examples(rows, folders)}
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     html = _environment().get_template("report.html.j2").render(**context, rendered=now)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -93,6 +96,19 @@ def _notes(rows: pd.DataFrame, runs: Runs) -> list[tuple[str, int]]:
     counts = rows["notes"].dropna().str.split("; ").explode().str.strip().value_counts().sort_index()
     single = [(str(note), int(n)) for note, n in counts.items() if note and note not in whole]
     return [*((note, 0) for note in dict.fromkeys(whole)), *single]
+
+
+def _examples(rows: pd.DataFrame, folders: list[Path]) -> list[tuple[str, str, str]]:
+    """(strategy, dataset, data URI) of the pictures of augmented images. Those of datasets without a known licence,
+    such as a user's own, stay out: pages are passed on, and they may show patients."""
+    public = rows[rows["licence"].notna() & (rows["licence"] != "unknown")]
+    found = []
+    for dataset, strategy in public.groupby(["dataset", "strategy"]).groups:
+        paths = [path for folder in folders if (path := strip_path(folder, dataset, strategy)).is_file()]
+        if paths:
+            picture = base64.b64encode(paths[-1].read_bytes()).decode()
+            found.append((strategy, dataset, f"data:image/jpeg;base64,{picture}"))
+    return found
 
 
 def _setting(key: tuple[Any, ...]) -> str:
