@@ -20,7 +20,16 @@ from bench.errors import UsageError, WeightsError, brief
 from bench.stages import cut_after, stages
 from bench.weights_origin import Weights, bundled_of, read_state, resolve, timm_arguments, timm_config
 
-__all__ = ["build_features", "count_flops", "feature_width", "normalisation", "resolve", "stages", "too_small"]
+__all__ = [
+    "build_features",
+    "count_flops",
+    "feature_width",
+    "normalisation",
+    "resolve",
+    "stages",
+    "too_small",
+    "width_of",
+]
 
 
 def build_features(backbone: Backbone, seed: int, pretrained: bool = True) -> nn.Module:
@@ -66,6 +75,12 @@ def feature_width(features: nn.Module) -> int:
         found = list(shape)
         raise UsageError(f"{type(features).__name__}: gives {found}, not pooled features [N, D]. Use another network.")
     return int(shape[1])
+
+
+@lru_cache(maxsize=256)
+def width_of(backbone: Backbone) -> int:
+    """D of a backbone, measured once: a matrix builds the same network thousands of times. Raises UsageError."""
+    return feature_width(build_features(backbone, seed=0, pretrained=False))
 
 
 def count_flops(features: nn.Module, size: int) -> float:

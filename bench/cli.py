@@ -10,7 +10,7 @@ import logging
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -190,6 +190,8 @@ def pretrain(
     """Pretrain networks on natural images, as the bundled weights were made. Goes on where it was interrupted."""
 
     def action() -> bool:
+        from rich.progress import track
+
         from bench.pretrain import pretrain
         from bench.recipe import load_recipe
 
@@ -199,7 +201,10 @@ def pretrain(
         def say(text: str) -> None:
             console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-        pretrain(load_recipe(recipe, given), say)
+        def watch(steps: Sequence[Any], text: str) -> Iterable[Any]:
+            return track(steps, text, console=console, transient=True, disable=not console.is_terminal)
+
+        pretrain(load_recipe(recipe, given), say, watch)
         return True
 
     _guarded(action, debug)

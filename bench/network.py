@@ -7,20 +7,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.backbones import feature_width, stages
+from bench.backbones import stages
 
 
 class Network(nn.Module):
     """Normalised images float32 [N, 3, S, S] -> logits [N, K], through pooled features [N, D] and a linear head."""
 
-    def __init__(self, features: nn.Module, outputs: int, seed: int) -> None:
+    def __init__(self, features: nn.Module, width: int, outputs: int, seed: int) -> None:
         super().__init__()
         self.features = features
         self.memo: dict[str, Any] = {}
         """What a strategy keeps for the length of a fit; no part of the network's state."""
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed a GPU's generator for good
-            self.head = nn.Linear(feature_width(features), outputs)
+            self.head = nn.Linear(width, outputs)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.features(images))

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from torch.nn import functional
 from bench import device as devices
 from bench import provenance
 from bench.augment import colour_jitter, random_crop
-from bench.backbones import build_features, normalisation, resolve
+from bench.backbones import build_features, normalisation, resolve, width_of
 from bench.cache import cache_folder, whole_file
 from bench.contract import Backbone, Protocol
 from bench.errors import Diverged
@@ -36,6 +36,9 @@ from bench.run import seeded
 from bench.train import lr_factor
 
 Say = Callable[[str], None]
+"""Told what is done, in a line."""
+Watch = Callable[[Sequence[Any], str], Iterable[Any]]
+"""Gives the steps of something long, which has a name, one after the other, and may show how far it is."""
 BATCH = 250
 """Images at once where nothing is trained."""
 SCHEDULE = Protocol(warmup=0.05, schedule="cosine")
@@ -84,7 +87,7 @@ class Student:
         self.optimizer.load_state_dict(state["optimizer"])
 
 
-def pretrain(recipe: Recipe, say: Say) -> None:
+def pretrain(recipe: Recipe, say: Say, watch: Watch = lambda steps, text: steps) -> None:
     """Train every network of the recipe that is not finished. Writes OUT/NAME.safetensors (the backbone, half
     precision), NAME.head.safetensors (its classifier), NAME.json (what was done, val accuracy of the files as written,
     seconds, hardware) and NAME.log.jsonl (a line an epoch). Raises UsageError, DataError, WeightsError, Diverged."""
@@ -96,32 +99,34 @@ def pretrain(recipe: Recipe, say: Say) -> None:
         if backbone not in missing:
             say(f"{backbone.name}: {out / backbone.name}.json says that it is finished; delete it to train anew")
     if missing:
-        lessons = _prepare(recipe, device, say)
+        lessons = _prepare(recipe, device, say, watch)
         for backbone in missing:
-            _train(backbone, lessons, recipe, out, device, say)
+            _train(backbone, lessons, recipe, out, device, say, watch)
 
 
-def _prepare(recipe: Recipe, device: torch.device, say: Say) -> Lessons:
+def _prepare(recipe: Recipe, device: torch.device, say: Say, watch: Watch) -> Lessons:
     natural = load_natural(recipe.images, recipe.size)
     pixels = {name: torch.from_numpy(images).permute(0, 3, 1, 2) for name, images in natural.images.items()}
     labels = {name: torch.from_numpy(values) for name, values in natural.labels.items()}
     counts = f"{len(labels['train'])} training and {len(labels['val'])} val images"
     say(f"{recipe.images}: {counts} of {len(natural.classes)} classes")
-    seen = (pixels["train"], natural.sha256, recipe.teacher_size, device, say)
+    seen = (pixels["train"], natural.sha256, recipe.teacher_size, device, say, watch)
     targets = [_taught(teacher, *seen) for teacher in recipe.teachers]
     teachers = {teacher.label: resolve(teacher).hash for teacher in recipe.teachers}
     identity = {"recipe": training(recipe), "images": natural.sha256, "teachers": teachers}
     return Lessons(natural.classes, pixels, labels, targets, identity)
 
 
-def _taught(teacher: Backbone, pixels: Tensor, images_hash: str, size: int, device: torch.device, say: Say) -> Tensor:
+def _taught(
+    teacher: Backbone, pixels: Tensor, images_hash: str, size: int, device: torch.device, say: Say, watch: Watch
+) -> Tensor:
     """The teacher's features of the whole images, float32 [N, D], each of zero mean and unit deviation over the images;
     kept in the cache folder, since they take as long as some epochs."""
     identity = json.dumps([asdict(teacher), resolve(teacher).hash, images_hash, size], sort_keys=True)
     kept = cache_folder("teachers") / f"{hashlib.sha256(identity.encode()).hexdigest()[:24]}.npy"
     if not kept.exists():
         started = time.perf_counter()
-        features = _features(teacher, pixels, size, device)
+        features = _features(teacher, pixels, size, device, watch)
         with whole_file(kept) as temporary, temporary.open("wb") as file:
             np.save(file, features.numpy())
         say(f"teacher {teacher.label}: {features.shape[1]} features an image, {time.perf_counter() - started:.0f} s")
@@ -129,18 +134,20 @@ def _taught(teacher: Backbone, pixels: Tensor, images_hash: str, size: int, devi
     return (features - features.mean(0)) / features.std(0).clamp_min(1e-6)
 
 
-def _features(teacher: Backbone, pixels: Tensor, size: int, device: torch.device) -> Tensor:
+def _features(teacher: Backbone, pixels: Tensor, size: int, device: torch.device, watch: Watch) -> Tensor:
     net = build_features(teacher, 0).to(device).to(memory_format=torch.channels_last).eval()
     mean, std = (value.to(device) for value in normalisation(teacher))
     parts = []
     with torch.inference_mode():
-        for images in pixels.split(BATCH):
+        for images in watch(pixels.split(BATCH), f"teacher {teacher.label}"):
             seen = normalise(resize(images.to(device), size, "bilinear").float().div_(255), mean, std)
             parts.append(net(seen.contiguous(memory_format=torch.channels_last)).float().cpu())
     return torch.cat(parts)
 
 
-def _train(backbone: Backbone, lessons: Lessons, recipe: Recipe, out: Path, device: torch.device, say: Say) -> None:
+def _train(
+    backbone: Backbone, lessons: Lessons, recipe: Recipe, out: Path, device: torch.device, say: Say, watch: Watch
+) -> None:
     student = _student(backbone, lessons, recipe, device)
     checkpoint, log = out / f"{backbone.name}.part", out / f"{backbone.name}.log.jsonl"
     identity = lessons.identity | {"backbone": asdict(backbone)}
@@ -155,7 +162,7 @@ def _train(backbone: Backbone, lessons: Lessons, recipe: Recipe, out: Path, devi
     seconds = lines[-1]["seconds"] if lines else 0.0
     for epoch in range(len(lines), recipe.epochs):
         started = time.perf_counter()
-        class_loss, teacher_loss = _epoch(student, lessons, recipe, epoch, device)
+        class_loss, teacher_loss = _epoch(student, lessons, recipe, epoch, device, watch)
         if not math.isfinite(class_loss + teacher_loss):
             raise Diverged(
                 f"{backbone.name}: the loss became {class_loss} in epoch {epoch + 1}. Lower the recipe's lr."
@@ -180,7 +187,7 @@ def _train(backbone: Backbone, lessons: Lessons, recipe: Recipe, out: Path, devi
 
 
 def _student(backbone: Backbone, lessons: Lessons, recipe: Recipe, device: torch.device) -> Student:
-    net = Network(build_features(backbone, recipe.seed), len(lessons.classes), recipe.seed)
+    net = Network(build_features(backbone, recipe.seed), width_of(backbone), len(lessons.classes), recipe.seed)
     with seeded(recipe.seed, device):
         regressors = nn.ModuleList(nn.Linear(net.head.in_features, t.shape[1]) for t in lessons.targets)
     net, regressors = net.to(device).to(memory_format=torch.channels_last), regressors.to(device)
@@ -193,7 +200,9 @@ def _student(backbone: Backbone, lessons: Lessons, recipe: Recipe, device: torch
     return Student(net, regressors, torch.optim.AdamW(groups, lr=recipe.lr, fused=True), mean, std)
 
 
-def _epoch(student: Student, lessons: Lessons, recipe: Recipe, epoch: int, device: torch.device) -> tuple[float, float]:
+def _epoch(
+    student: Student, lessons: Lessons, recipe: Recipe, epoch: int, device: torch.device, watch: Watch
+) -> tuple[float, float]:
     """Train for an epoch; gives the mean losses of classes and of teachers."""
     # Of its own seed: an epoch is the same whether or not the same process ran those before it.
     seed = 100_000 * recipe.seed + epoch
@@ -203,7 +212,8 @@ def _epoch(student: Student, lessons: Lessons, recipe: Recipe, epoch: int, devic
     totals = torch.zeros(2, device=device)
     student.net.train()
     with seeded(seed, device):
-        for step, index in enumerate(torch.randperm(len(labels), generator=shuffle).tensor_split(steps)):
+        batches = torch.randperm(len(labels), generator=shuffle).tensor_split(steps)
+        for step, index in enumerate(watch(batches, f"epoch {epoch + 1} of {recipe.epochs}")):
             for group in student.optimizer.param_groups:
                 group["lr"] = recipe.lr * lr_factor((epoch + step / steps) / recipe.epochs, SCHEDULE)
             images = random_crop(pixels[index].to(device).float().div_(255), recipe.size, (recipe.area, 1.0), draws)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.backbones import build_features, normalisation
+from bench.backbones import build_features, normalisation, width_of
 from bench.contract import Backbone, Hparams, Predictor, Protocol
 from bench.images import Images, normalise, resize
 from bench.network import Network
@@ -58,7 +58,8 @@ class Run:
 
     def network(self, outputs: int, pretrained: bool = True) -> Network:
         """A private, trainable copy of the backbone with a fresh linear head, both on the device."""
-        net = Network(build_features(self.backbone, self.seed, pretrained), outputs, self.seed)
+        features = build_features(self.backbone, self.seed, pretrained)
+        net = Network(features, width_of(self.backbone), outputs, self.seed)
         return net.to(self.device).to(memory_format=torch.channels_last)
 
     def fresh(self, seed: int, report: Report | None = None) -> Run:
