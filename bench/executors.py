@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -126,8 +127,17 @@ _session: Session
 
 def _start_worker(where: str, results: Path, threads: int) -> None:
     global _session
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     torch.set_num_threads(threads)
     _session = Session(torch.device(where), results)
+
+
+def _end_with(driver: int) -> None:
+    """A worker does not outlive the command that started it, killed or not: the same command, given again, would run
+    the same cells beside it."""
+    while os.getppid() == driver:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 def _work(cell: Cell, seeds: list[int]) -> list[str]:

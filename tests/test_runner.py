@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from rich.console import Console
@@ -137,6 +138,27 @@ def test_kill_9_in_the_middle_then_the_same_command_gives_the_uninterrupted_rows
     assert rows(tmp_path) == rows(finished)
     after = {p: p.stat().st_mtime_ns for p in published}
     assert after == published
+
+
+def test_workers_end_with_a_command_that_is_killed(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from tests.test_runner import run\n"
+        "if __name__ == '__main__': run(Path(sys.argv[1]), jobs=2, seeds=500)"
+    )
+    (tmp_path / "driver.py").write_text(script)
+    environment = os.environ | {"PYTHONPATH": str(CHECKOUT)}
+    command = [sys.executable, str(tmp_path / "driver.py"), str(tmp_path / "results")]
+    process = subprocess.Popen(command, cwd=CHECKOUT, env=environment)
+    deadline = time.monotonic() + 240
+    while not list((tmp_path / "results" / "cells").glob("*")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    workers = psutil.Process(process.pid).children()
+    assert workers
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(workers, timeout=60)
+    assert not alive
 
 
 BROKEN = '''
