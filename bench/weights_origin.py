@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import PretrainedCfg
 from torch import Tensor
 
@@ -33,12 +34,36 @@ class Bundled:
     head: str
     """The file with the classifier of natural images that the network was trained with: `weight` [C, D], `bias` [C]."""
     head_sha256: str
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, float, float] = IMAGENET_DEFAULT_MEAN
+    std: tuple[float, float, float] = IMAGENET_DEFAULT_STD
     kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
-BUNDLED: dict[str, Bundled] = {}
+BUNDLED: dict[str, Bundled] = {
+    "resnet": Bundled(
+        file="resnet.safetensors",
+        model="resnet18",
+        sha256="8948707b416df93f2fbf1b8afc6bac73dd53c34156f9b96854512a91d3925f6f",
+        head="resnet.head.safetensors",
+        head_sha256="f7ec69e75ccf716ff5a6c340fd51d03aece6e47c83d3c4b2084c3e7fe6e73727",
+        kwargs={"channels": (24, 48, 96, 96)},
+    ),
+    "mobilenet": Bundled(
+        file="mobilenet.safetensors",
+        model="mobilenetv2_035",
+        sha256="f062ed64292abbe50dbc922c02fc43866d23a222b521efdd37e4a5a0cbba2560",
+        head="mobilenet.head.safetensors",
+        head_sha256="41a48ac80ce3c46a2003d2e8291cec32ef196069713b5c8856c24f72b64a0b15",
+    ),
+    "convnext": Bundled(
+        file="convnext.safetensors",
+        model="convnext_atto",
+        sha256="60c531d558d7ea601048b6e062d4393e19690727f4bee7b5d5206410ca41cc3c",
+        head="convnext.head.safetensors",
+        head_sha256="b6f396bd22eb6bd6eb6e02a56272774a32604404d8ab016af9c3fb051790e597",
+        kwargs={"patch_size": 2, "depths": (2, 2, 2, 2), "dims": (24, 48, 96, 144)},
+    ),
+}
 FOLDER = Path(__file__).parent / "weights"
 
 

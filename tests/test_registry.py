@@ -97,9 +97,9 @@ def test_private_files_and_imported_classes_are_not_plugins(tmp_path: Path) -> N
 
 
 def test_unknown_names_are_answered_with_the_nearest(tmp_path: Path) -> None:
-    write(tmp_path, "strategies/mixup.py", strategy("mixup"))
-    with pytest.raises(UsageError, match='Did you mean "mixup"'):
-        registry.load_strategy("mixupp", tmp_path)
+    write(tmp_path, "strategies/prompted.py", strategy("prompted"))
+    with pytest.raises(UsageError, match='Did you mean "prompted"'):
+        registry.load_strategy("promptd", tmp_path)
 
 
 DATASET = """
