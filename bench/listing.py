@@ -4,31 +4,43 @@ from __future__ import annotations
 
 import fnmatch
 import inspect
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import RenderableType
 from rich.markup import escape
+from rich.progress import track
 from rich.table import Table
 
 from bench import config, registry
 from bench.audit import Audit, audit
 from bench.contract import Dataset
 from bench.download import offline
-from bench.errors import DataError, UsageError, nearest
+from bench.errors import DataError, UsageError, brief, nearest
 
 SIZES = (28, 64, 128, 224)
 """Sides in pixels at which a dataset's images are looked for, in this order."""
 
 
 def strategies(names: Sequence[str], data_root: Path) -> Iterator[RenderableType]:
-    """Name, family and the first line of what the strategy says of itself."""
+    """Name, family, the first line of what the strategy says of itself, the share of the parameters that it trains, and
+    whether it uses a second domain."""
+    from bench.trained import NETWORK, trained_share
+
     found = registry.strategies(Path.cwd())
-    table = _table("strategy", "family", "what it does", "paper")
-    for name in _chosen(names, list(found), "strategy"):
+    table = _table("strategy", "family", "what it does", "trains", "2nd domain", "paper")
+    chosen = _chosen(names, list(found), "strategy")
+    for name in track(chosen, "measuring (once)", transient=True, disable=not sys.stdout.isatty()):
         says = (inspect.getdoc(type(found[name])) or "").partition("\n")[0]
-        table.add_row(*map(escape, (name, found[name].family, says, found[name].paper)))
+        try:
+            trains = f"{trained_share(name, Path.cwd()):.1%}"
+        except Exception as error:  # a strategy of the user's own that does not run is listed all the same
+            trains = f"does not run: {brief(error)}"
+        second = "yes" if found[name].second_domain else "no"
+        table.add_row(*map(escape, (name, found[name].family, says, trains, second, found[name].paper)))
     yield table
+    yield f"trains: share of the parameters, by the strategy's defaults on {NETWORK.label}."
 
 
 def presets(names: Sequence[str], data_root: Path) -> Iterator[RenderableType]:
@@ -49,13 +61,14 @@ def presets(names: Sequence[str], data_root: Path) -> Iterator[RenderableType]:
 def backbones(names: Sequence[str], data_root: Path) -> Iterator[RenderableType]:
     """The bundled weights, or what timm has pretrained weights for under a pattern."""
     if not names:
-        from bench.weights_origin import BUNDLED
+        from bench.weights_origin import BUNDLED, FOLDER
 
-        table = _table("backbone", "network")
+        table = _table("backbone", "network", "arguments")
         for name, bundled in BUNDLED.items():
-            table.add_row(escape(f"bundled:{name}"), escape(bundled.model))
-        if BUNDLED:
-            yield table
+            arguments = ", ".join(f"{key} = {value}" for key, value in bundled.kwargs.items())
+            table.add_row(*map(escape, (f"bundled:{name}", bundled.model, arguments)))
+        yield table
+        yield f"What they were pretrained on, how, and what they score: {FOLDER / 'README.md'}"
         yield "Any convolutional network of timm will do. Names: medtransfer list backbones 'resnet*'"
         return
     import timm
