@@ -1,4 +1,4 @@
-"""Every strategy keeps every promise of the contract, on every kind of task."""
+"""Every strategy keeps every promise of the contract, on every kind of task and on networks of three families."""
 
 from __future__ import annotations
 
@@ -9,16 +9,26 @@ from rich.console import Console
 
 from bench import registry
 from bench.check import PHANTOMS, check_strategy, examine, phantom_task
+from bench.contract import Backbone
 from bench.errors import MedtransferError
 from tests.small import CHECKOUT
 
+NETWORKS = {
+    "BatchNorm": Backbone("bundled:resnet", "bundled:resnet"),
+    "LayerNorm": Backbone("test_convnext", "random"),
+    "depthwise": Backbone("mobilenetv2_035", "random", cut=2),
+}
 
+
+@pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("kind", PHANTOMS)
 @pytest.mark.parametrize("name", sorted(registry.strategies(CHECKOUT)))
-def test_strategy(name: str, kind: str) -> None:
+def test_strategy(name: str, kind: str, network: str) -> None:
     strategy = registry.load_strategy(name, CHECKOUT)
     task = phantom_task(kind)
-    findings = list(examine(strategy, task))
+    if reason := strategy.applies(task.info, NETWORKS[network]):
+        pytest.skip(reason)
+    findings = list(examine(strategy, task, NETWORKS[network]))
     assert len(findings) >= 7
     assert [(promise, broken) for promise, broken in findings if broken] == []
 
@@ -36,7 +46,7 @@ BROKEN = {
     def fit(self, task, hparams, run):
         task.train.pixels[0] = 7
         return super().fit(task, hparams, run)""",
-    "hyperparameters are JSON and hold an lr": """
+    "hyperparameters are JSON, an lr a float": """
     def defaults(self):
         return {"rate": 1e-3}""",
     "the strategy keeps no state": """
