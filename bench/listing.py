@@ -24,12 +24,13 @@ SIZES = (28, 64, 128, 224)
 
 
 def strategies(names: Sequence[str], data_root: Path) -> Iterator[RenderableType]:
-    """Name, family, the first line of what the strategy says of itself, the share of the parameters that it trains, and
-    whether it uses a second domain."""
+    """Name, share of the parameters that it trains, whether it uses a second domain, the first line of what it says of
+    itself, family and paper."""
     from bench.trained import NETWORK, trained_share
 
     found = registry.strategies(Path.cwd())
-    table = _table("strategy", "family", "what it does", "trains", "2nd domain", "paper")
+    # Family and paper below the text: columns of their own would leave it a few letters of a narrow terminal.
+    table = _table("strategy", "trains", "2nd domain", "what it does; family; paper")
     chosen = _chosen(names, list(found), "strategy")
     for name in track(chosen, "measuring (once)", transient=True, disable=not sys.stdout.isatty()):
         says = (inspect.getdoc(type(found[name])) or "").partition("\n")[0]
@@ -38,7 +39,8 @@ def strategies(names: Sequence[str], data_root: Path) -> Iterator[RenderableType
         except Exception as error:  # a strategy of the user's own that does not run is listed all the same
             trains = f"does not run: {brief(error)}"
         second = "yes" if found[name].second_domain else "no"
-        table.add_row(*map(escape, (name, found[name].family, says, trains, second, found[name].paper)))
+        origin = "; ".join(filter(None, (found[name].family, found[name].paper)))
+        table.add_row(escape(name), escape(trains), second, f"{escape(says)}\n[dim]{escape(origin)}[/dim]")
     yield table
     yield f"trains: share of the parameters, by the strategy's defaults on {NETWORK.label}."
 
