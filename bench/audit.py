@@ -57,7 +57,8 @@ class Audit:
     blank: int
     """Images with next to no contrast."""
     overlaps: tuple[Overlap, ...]
-    """train/val, train/test and val/test."""
+    """train/val, train/test and val/test; of a shift also those of "target train", which strategies see without labels.
+    Train and val are the source's then, test is the target's."""
     sampled: str
     """"" where every image was looked at, else what was."""
     notes: tuple[str, ...]
@@ -72,13 +73,19 @@ def audit(dataset: Dataset, size: int) -> Audit:
     left out of it.
     """
     splits = {name: dataset.load(name, size) for name in SPLITS}
-    chosen = {name: _thinned(split, _kept_share(splits)) for name, split in splits.items()}
-    looked, total = sum(map(len, chosen.values())), sum(map(len, splits.values()))
-    prints = {name: _prints(splits[name].images, rows) for name, rows in chosen.items()}
-    part = np.repeat(np.arange(len(SPLITS)), [len(chosen[name]) for name in SPLITS])
-    ids = np.concatenate([splits[name].ids[chosen[name]] for name in SPLITS])
-    exact, hashes, thumbs, blank = (np.concatenate([prints[name][item] for name in SPLITS]) for item in range(4))
+    parts = splits
+    if dataset.target is not None:
+        parts = {name: splits[name] for name in ("train", "val")}
+        parts |= {"target train": dataset.target.load("train", size), "test": splits["test"]}
+    names = list(parts)
+    chosen = {name: _thinned(split, _kept_share(parts)) for name, split in parts.items()}
+    looked, total = sum(map(len, chosen.values())), sum(map(len, parts.values()))
+    prints = {name: _prints(parts[name].images, rows) for name, rows in chosen.items()}
+    part = np.repeat(np.arange(len(names)), [len(chosen[name]) for name in names])
+    ids = np.concatenate([parts[name].ids[chosen[name]] for name in names])
+    exact, hashes, thumbs, blank = (np.concatenate([prints[name][item] for name in names]) for item in range(4))
     near = _near_pairs(part, hashes, thumbs, blank)
+    pairs = combinations(range(len(names)), 2)
     return Audit(
         name=dataset.info.name,
         content_hash=dataset.content_hash(size),
@@ -89,7 +96,7 @@ def audit(dataset: Dataset, size: int) -> Audit:
         sizes={name: len(split) for name, split in splits.items()},
         class_counts={name: _counts(split.labels, dataset.info.classes) for name, split in splits.items()},
         blank=int(blank.sum()),
-        overlaps=tuple(_overlap(one, two, part, ids, exact, near) for one, two in combinations(range(len(SPLITS)), 2)),
+        overlaps=tuple(_overlap(names, one, two, part, ids, exact, near) for one, two in pairs),
         sampled="" if looked == total else f"duplicates and blank images looked for in {looked} of {total} images",
         notes=dataset.notes,
     )
@@ -143,7 +150,9 @@ def _near_pairs(part: np.ndarray, hashes: np.ndarray, thumbs: np.ndarray, blank:
     return pairs[np.concatenate(alike)]
 
 
-def _overlap(one: int, two: int, part: np.ndarray, ids: np.ndarray, exact: np.ndarray, near: np.ndarray) -> Overlap:
+def _overlap(
+    names: list[str], one: int, two: int, part: np.ndarray, ids: np.ndarray, exact: np.ndarray, near: np.ndarray
+) -> Overlap:
     first, second = np.flatnonzero(part == one), np.flatnonzero(part == two)
     values, index = np.unique(exact[first], return_index=True)
     place = np.searchsorted(values, exact[second]).clip(max=len(values) - 1)
@@ -154,7 +163,7 @@ def _overlap(one: int, two: int, part: np.ndarray, ids: np.ndarray, exact: np.nd
     _, once = np.unique(close[:, 1], return_index=True)
     examples = np.concatenate([copies, close[once]])[:5]
     pairs = tuple((str(ids[left]), str(ids[right])) for left, right in examples)
-    return Overlap(SPLITS[one], SPLITS[two], len(copies), len(once), pairs)
+    return Overlap(names[one], names[two], len(copies), len(once), pairs)
 
 
 def _counts(labels: np.ndarray, classes: tuple[str, ...]) -> dict[str, int]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bench.contract import Task
+from bench.images import Images
 from bench.run import Run
 
 State = dict[str, Tensor]
@@ -41,11 +42,16 @@ def mean(states: Sequence[State]) -> State:
     return average
 
 
-@torch.no_grad()
 def reestimate_norms(net: nn.Module, task: Task, run: Run) -> None:
-    """Give every BatchNorm the statistics of the training images under the weights that the network has now, and leave
-    it in eval mode: the mean over batches of each batch's mean and variance, as `torch.optim.swa_utils.update_bn` has
-    it. That function itself would put the whole network in train mode, dropout and stochastic depth included. Without
+    """Give every BatchNorm the statistics of the training images, as `reestimate_norms_on` does."""
+    reestimate_norms_on(net, task.train, run)
+
+
+@torch.no_grad()
+def reestimate_norms_on(net: nn.Module, images: Images, run: Run) -> None:
+    """Give every BatchNorm the statistics of the images under the weights that the network has now, and leave it in
+    eval mode: the mean over batches of each batch's mean and variance, as `torch.optim.swa_utils.update_bn` has it.
+    That function itself would put the whole network in train mode, dropout and stochastic depth included. Without
     BatchNorm nothing happens."""
     norms = [module for module in net.modules() if isinstance(module, _BatchNorm)]
     if not norms:
@@ -58,10 +64,10 @@ def reestimate_norms(net: nn.Module, task: Task, run: Run) -> None:
         norm.train()
     # Shuffled, since files may come sorted by class and a batch's variance knows nothing of other batches; in equal
     # shares, since every batch counts the same.
-    order = torch.randperm(len(task.train), generator=torch.Generator().manual_seed(run.seed))
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(run.seed))
     forward = run.predictor(net)
     for index in order.tensor_split(math.ceil(len(order) / run.protocol.batch_size)):
-        forward(task.train.batch(index.to(run.device))[0])
+        forward(images.batch(index.to(run.device))[0])
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     net.eval()

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+
 from bench.errors import DataError
+
+log = logging.getLogger(__name__)
 
 
 def cache_folder(name: str) -> Path:
@@ -38,3 +44,34 @@ def whole_file(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def filled(target: Path, shape: tuple[int, ...], image: Callable[[int], np.ndarray], what: str) -> np.ndarray:
+    """uint8 image(0), image(1), ... as a read-only memory map of the .npy file `target`; made on first use, in threads,
+    each image straight to its place on disk. Raises DataError."""
+    if not target.exists():
+        log.info("making %d images of %s once, to %s", shape[0], what, target)
+        try:
+            with whole_file(target) as temporary:
+                _fill(temporary, shape, image)
+        except OSError as error:
+            raise DataError(
+                f"{target}: cannot be written ({error.strerror}). Free disk space or set XDG_CACHE_HOME."
+            ) from error
+    return np.load(target, mmap_mode="r", allow_pickle=False)
+
+
+def _fill(path: Path, shape: tuple[int, ...], image: Callable[[int], np.ndarray]) -> None:
+    out = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+
+    def put(index: int) -> None:
+        out[index] = image(index)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        try:
+            for _ in pool.map(put, range(shape[0])):
+                pass
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    out.flush()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,11 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from bench import registry
-from bench.contract import Backbone, Hparams, Protocol, Strategy, Task
+from bench.contract import Backbone, Hparams, Predictor, Protocol, Strategy, Task
 from bench.finetune import FineTune, ProbedFineTune
 from bench.images import predict, to_device
 from bench.network import Network
+from bench.prediction import for_labelled, for_second
 from bench.run import Run, seeded
 from bench.train import train
 
@@ -31,6 +33,10 @@ PHANTOMS = {
     "ordinal": "phantom-fundus",
 }
 """One phantom a kind of task."""
+SHIFT = "phantom-organ-a->phantom-organ-b"
+"""The task "shift": test is of another domain than train."""
+SECOND = "phantom-histology"
+"""Stands in for natural images: the second domain of tasks without a target."""
 BACKBONE = Backbone("test_resnet", weights="random")
 """timm's own test network: BatchNorm, half a million parameters."""
 SIZE = 32
@@ -42,7 +48,7 @@ def check_strategy(path: Path, console: Console) -> bool:
     """Run the suite over the strategies of a file and print each finding; True where all hold. Raises UsageError."""
     good = True
     for name, strategy in registry.names_in(path).items():
-        for kind in PHANTOMS:
+        for kind in (*PHANTOMS, "shift"):
             task = phantom_task(kind)
             if reason := strategy.applies(task.info, BACKBONE):
                 _say(console, f"{name} on {kind}: skipped: {reason}")
@@ -58,12 +64,15 @@ def check_strategy(path: Path, console: Console) -> bool:
 
 def phantom_task(kind: str, size: int = SIZE, images: int = IMAGES) -> Task:
     """A task of a few phantom images on the CPU, every class among them."""
-    dataset = registry.open_dataset(PHANTOMS[kind], Path("."))
-    splits = {}
-    for name in ("train", "val"):
-        split = to_device(dataset.load(name, size), f"check/{kind}/{name}", torch.device("cpu"))
-        splits[name] = split.take(np.arange(min(images, len(split))))
-    return Task(dataset.info, size, splits["train"], splits["val"])
+    dataset = registry.open_dataset(SHIFT if kind == "shift" else PHANTOMS[kind], Path("."))
+    second = (dataset.target or registry.open_dataset(SECOND, Path("."))).load("train", size)
+    unknown = replace(second, labels=np.zeros(len(second), dtype=np.int64))
+    splits = {"train": dataset.load("train", size), "val": dataset.load("val", size), "second": unknown}
+    parts = {}
+    for name, split in splits.items():
+        whole = to_device(split, f"check/{kind}/{name}", torch.device("cpu"))
+        parts[name] = whole.take(np.arange(min(images, len(whole))))
+    return Task(dataset.info, size, **parts)
 
 
 def new_run(seed: int = 3, backbone: Backbone = BACKBONE, protocol: Protocol = PROTOCOL, size: int = SIZE) -> Run:
@@ -80,9 +89,13 @@ def examine(strategy: Strategy, task: Task, backbone: Backbone = BACKBONE) -> It
         images = _pixels(task)
         run = new_run(backbone=backbone, size=task.size)
         shared = state_digest(run.frozen())
-        logits = _logits(strategy, task, hparams, run)
+        predictor = _fitted(strategy, task, hparams, run)
+        logits = predict(predictor, task.val)
         yield "the images are untouched", _same(images, _pixels(task), "pixels or labels")
         yield "logits are finite float [N, K]", _shape(logits, task)
+        yield "a prediction does not depend on those before it", _anew(predictor, logits, task)
+        if not strategy.transductive:
+            yield "an image's logits do not depend on the others'", _alone(predictor, logits, task)
         yield (
             "the same seed gives the same logits",
             _equal(logits, _logits(strategy, task, hparams, new_run(backbone=backbone, size=task.size))),
@@ -139,10 +152,13 @@ def _hparams(strategy: Strategy, defaults: Hparams) -> str:
     return ""
 
 
-def _logits(strategy: Strategy, task: Task, hparams: Hparams, run: Run) -> Tensor:
+def _fitted(strategy: Strategy, task: Task, hparams: Hparams, run: Run) -> Predictor:
     with seeded(run.seed, run.device):
-        predictor = strategy.fit(task, dict(hparams), run)
-    return predict(predictor, task.val)
+        return strategy.fit(task, dict(hparams), run)
+
+
+def _logits(strategy: Strategy, task: Task, hparams: Hparams, run: Run) -> Tensor:
+    return predict(_fitted(strategy, task, hparams, run), task.val)
 
 
 def _shape(logits: Tensor, task: Task) -> str:
@@ -150,6 +166,22 @@ def _shape(logits: Tensor, task: Task) -> str:
     if tuple(logits.shape) != wanted:
         return f"shape {tuple(logits.shape)}, not {wanted}"
     return "" if torch.isfinite(logits).all() else "not finite"
+
+
+def _anew(predictor: Predictor, logits: Tensor, task: Task) -> str:
+    """Asked in between for other images, and for those of the other domain."""
+    for domain in (for_labelled, for_second):
+        predict(domain(predictor, task.shift), task.train)
+    return _equal(logits, predict(predictor, task.val))
+
+
+def _alone(predictor: Predictor, logits: Tensor, task: Task) -> str:
+    """A quarter of the images by themselves: who looks at the others is transductive, and must say so."""
+    few = task.val.take(np.arange(len(task.val) // 4))
+    found, wanted = predict(predictor, few), logits[: len(few)]
+    if torch.allclose(found, wanted, rtol=1e-3, atol=1e-4):
+        return ""
+    return f"they differ by up to {(found - wanted).abs().max():.2g}; where that is meant set transductive = True"
 
 
 def _equal(first: Tensor, second: Tensor) -> str:

@@ -1,6 +1,6 @@
 """The command line: reads options, calls the parts, turns what they raise into a line and an exit code.
 
-Exit codes: 0 all ok, 1 some cells failed, 2 wrong usage, 130 interrupted.
+Exit codes: 0 all ok, 1 some cells failed, 2 wrong usage, 3 `compare --fail-under` found a regression, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from bench.errors import MedtransferError, UsageError
+from bench.errors import MedtransferError, Regression, UsageError
 
 if TYPE_CHECKING:
     from bench.config import Matrix
@@ -37,7 +37,7 @@ SELECTORS: dict[str, tuple[str, Any, str]] = {
         "Its name in the matrix, MODEL, MODEL[:CUT], MODEL@file:PATH or MODEL@random; MODEL may be bundled:NAME.",
     ),
     "strategies": ("--strategy", list[str], "A strategy (`medtransfer list strategies`)."),
-    "datasets": ("--dataset", list[str], "A dataset: its name, npz:PATH, folder:PATH or csv:PATH."),
+    "datasets": ("--dataset", list[str], "Its name, npz:PATH, folder:PATH, csv:PATH, or 'SOURCE->TARGET'."),
     "sizes": ("--size", list[int], "Side of the images in pixels."),
     "fractions": ("--fraction", list[float], "Share of the training images of each class."),
     "per_class": ("--per-class", list[int], "Number of training images of each class."),
@@ -45,6 +45,7 @@ SELECTORS: dict[str, tuple[str, Any, str]] = {
     "trials": ("--trials", int, "Sets of hyperparameters tried per cell."),
     "epochs": ("--epochs", int, "Epochs per fit."),
     "data_root": ("--data-root", str, "Folder of the MedMNIST files."),
+    "natural": ("--natural", str, "Natural images of a second domain: skimage, cifar10, folder:PATH or npz:PATH."),
     "results": ("--results", str, "Folder that this run writes to."),
     "device": ("--device", str, "auto, cpu, cuda[:N] or mps."),
     "jobs": ("--jobs", int, "Cells run at the same time."),
@@ -82,7 +83,7 @@ def _guarded(action: Callable[[], bool], debug: bool = False) -> None:
         )
         code = 130
     except Exception as error:
-        code = 2 if isinstance(error, UsageError) else 1
+        code = 2 if isinstance(error, UsageError) else 3 if isinstance(error, Regression) else 1
         if debug:
             traceback.print_exc()
         if isinstance(error, MedtransferError):
@@ -155,7 +156,7 @@ def _plan(matrix: Matrix, debug: bool) -> bool:
     return True
 
 
-@_matrix_command("fetch", ("backbones", "datasets", "sizes", "data_root"))
+@_matrix_command("fetch", ("backbones", "datasets", "sizes", "data_root", "natural"))
 def _fetch(matrix: Matrix, debug: bool) -> bool:
     """Download datasets and weights of a matrix for use offline."""
     from bench.fetch import fetch
@@ -169,10 +170,50 @@ def report(
     out: Annotated[Path | None, typer.Option("--out", help="The page [reports/NAME.html].")] = None,
     debug: Debug = False,
 ) -> None:
-    """Write the HTML report of one or more results folders."""
+    """Write the report of one or more results folders: an HTML page, and beside it tables (CSV) and a summary
+    (Markdown)."""
 
     def action() -> bool:
         _report(results, out or Path("reports") / f"{results[0].name}.html", Console())
+        return True
+
+    _guarded(action, debug)
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A", help="The results folder that B is compared with.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="The results folder that may have improved or regressed.")],
+    html: Annotated[Path | None, typer.Option("--html", help="Write the comparison as a page, too.")] = None,
+    fail_under: Annotated[
+        float | None,
+        typer.Option(
+            "--fail-under",
+            metavar="X",
+            help="Exit with 3 where the 95 % interval of the mean difference in test AUC, or of a cell's, lies "
+            "entirely below -X, or where a run with a result in A failed in B.",
+        ),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Compare two results folders, paired by cell and seed: what improved, what regressed, what is in one only."""
+
+    def action() -> bool:
+        from bench.report import compare_shown
+        from bench.report.compare import breaches, compare
+
+        if fail_under is not None and not 0 <= fail_under < 1:
+            raise UsageError(f"--fail-under {fail_under:g}: must be a loss of test AUC from 0 to 1, such as 0.01.")
+        console, found = Console(), compare(a, b)
+        for sentence in compare_shown.sentences(found):
+            console.print(sentence, soft_wrap=True, highlight=False, markup=False)
+        if differing := compare_shown.terminal(found):
+            console.print(differing)
+        if html:
+            page = compare_shown.page(found, html)
+            console.print(f"page: {page}", soft_wrap=True, highlight=False, markup=False)
+        if fail_under is not None and (said := breaches(found, fail_under)):
+            raise Regression(f"--fail-under {fail_under:g}: " + "; ".join(said))
         return True
 
     _guarded(action, debug)
@@ -278,14 +319,24 @@ def _planned(matrix: Matrix) -> tuple[Plan, Console, dict[str, float]]:
 
 
 def _report(results: list[Path], out: Path, console: Console) -> None:
+    from bench.report import news
+    from bench.report.exports import export
     from bench.report.frames import compact
-    from bench.report.page import render
+    from bench.report.page import gather, write
     from bench.report.terminal import terminal_summary
 
     for folder in results:
-        compact(folder)
-        console.print(terminal_summary(folder))
-    console.print(f"report: {render(results, out)}", soft_wrap=True, highlight=False, markup=False)
+        console.print(terminal_summary(compact(folder)))
+    evidence, unreadable = gather(results)
+    news.remember(evidence)
+    found = news.news(evidence)
+    for sentence in news.sentences(found) if found else []:
+        console.print(sentence, soft_wrap=True, highlight=False, markup=False)
+    beside = export(evidence, unreadable, found, out)
+    tables = ", ".join(path.name for path in beside)
+    console.print(
+        f"report: {write(evidence, unreadable, out)}, beside it {tables}", soft_wrap=True, highlight=False, markup=False
+    )
 
 
 def _warn_of_broken(console: Console) -> None:

@@ -51,6 +51,8 @@ class Matrix:
     """Side of the images that are read and then resized to `sizes`; 0 takes the one nearest to each size."""
     split_seed: int = 0
     """Draws the split of own images and the training fraction."""
+    natural: str = "skimage"
+    """The natural images of strategies with a second domain: a name of bench.natural_reference, or a path."""
     protocol: Protocol = field(default_factory=Protocol)
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Strategy name -> hyperparameters that are fixed instead of tuned."""
@@ -112,7 +114,7 @@ def load(source: str, overrides: Mapping[str, Any] | None = None) -> Matrix:
     return Matrix(
         backbones=tuple(backbones),
         strategies=values["strategies"],
-        datasets=tuple(map(_expand, values["datasets"])),
+        datasets=tuple("->".join(map(_expand, name.split("->"))) for name in values["datasets"]),
         sizes=values["sizes"],
         results=Path(values.get("results", f"results/{path.stem}")).expanduser(),
         amounts=tuple(amounts) or (Amount(),),
@@ -120,6 +122,7 @@ def load(source: str, overrides: Mapping[str, Any] | None = None) -> Matrix:
         protocol=Protocol(**{key: value for key, value in values.items() if key in PROTOCOL}),
         settings=_settings(document.get("settings", {}), {*listed, *values["strategies"]}, path),
         only=tuple(map(_only, only)),
+        natural=_expand(values.get("natural", Matrix.natural)),
         **{key: values[key] for key in ("seeds", "device", "jobs", "source_size", "split_seed") if key in values},
     )
 

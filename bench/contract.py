@@ -28,7 +28,8 @@ Hparams = dict[str, Any]
 
 Predictor = Callable[[Tensor], Tensor]
 """Raw uint8 images [N, C, H, W] on the run's device -> logits float32 [N, K]. K is the number of classes for every kind
-(two for binary): softmax gives probabilities, except for multi-label, where a sigmoid does."""
+(two for binary): softmax gives probabilities, except for multi-label, where a sigmoid does. A `bench.prediction.
+Prediction` says more: its features, and how images of either domain are predicted."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class Info:
     citation: str = ""
     source: str = ""
     """Where the images come from: an URL, a path or "drawn by medtransfer"."""
+    target: str = ""
+    """Of a shift dataset (`source->target`): the domain that test is of. Train and val are the source's."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +77,11 @@ class Dataset(ABC):
     info: Info
     notes: tuple[str, ...] = ()
     """What a user should know, such as how a split was made; printed and recorded."""
+    source: Dataset | None = None
+    """Of a shift dataset: the labelled domain, with the shift's labels. Its train and val are the shift's."""
+    target: Dataset | None = None
+    """Of a shift dataset: the domain to adapt to, with the shift's labels. Its test is the shift's; strategies see its
+    train without labels."""
 
     @abstractmethod
     def load(self, split: str, size: int) -> Split:
@@ -93,6 +101,10 @@ class Dataset(ABC):
         enlarged)."""
         return size
 
+    def notes_beside(self, other: Info) -> tuple[str, ...]:
+        """What a user should know where this dataset and `other` are the two domains of a shift."""
+        return ()
+
 
 @dataclass(frozen=True, eq=False)
 class Task:
@@ -105,7 +117,13 @@ class Task:
     train: Images
     val: Images
     second: Images | None = None
-    """An unlabelled second domain (shift tasks: the target's training images; otherwise natural images)."""
+    """Images of a second domain, for strategies that want one: in a shift task the target's training images, else
+    natural images. Their labels are all 0: they are not known."""
+
+    @property
+    def shift(self) -> bool:
+        """Whether the test images are of the second domain."""
+        return bool(self.info.target)
 
     @property
     def outputs(self) -> int:
@@ -166,10 +184,14 @@ class Protocol:
     """Largest gradient norm; 0 turns clipping off."""
     patience: int = 0
     """Epochs without a better val AUC before a fit stops; 0 never stops early."""
+    tolerance: float = 1.0
+    """Standard errors of the val AUC within which the lower val loss decides, among epochs and trials; 0: AUC alone."""
     prune: bool = True
     """End hopeless trials early."""
     resize: str = "bilinear"
     """"bilinear" or "nearest"."""
+    selection: str = "source_val"
+    """Of shift tasks: what the best trial is chosen by, a name of bench.selection.SELECTIONS."""
 
 
 class Strategy(ABC):
@@ -188,6 +210,10 @@ class Strategy(ABC):
     pretrained: ClassVar[bool] = True
     """False where the strategy starts from random weights whatever the backbone's are."""
     second_domain: ClassVar[bool] = False
+    """True where the strategy uses `task.second`."""
+    transductive: ClassVar[bool] = False
+    """True where the predictor adapts to the unlabelled test images themselves, which others do not see: marked
+    wherever its scores are shown."""
     frozen: ClassVar[bool] = False
     """True where the backbone never changes, so that one forward pass over the images is all that it costs."""
 

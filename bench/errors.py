@@ -15,6 +15,10 @@ class UsageError(MedtransferError):
     """The command line or the matrix file is wrong (exit code 2)."""
 
 
+class Regression(MedtransferError):
+    """`medtransfer compare --fail-under` found a loss larger than what is allowed (exit code 3)."""
+
+
 class WeightsError(MedtransferError):
     """A backbone's weights cannot be found, read or loaded; fails that backbone's cells only."""
 

@@ -17,6 +17,8 @@ from bench.plan import Cell, Plan
 from bench.run import Run
 
 CALIBRATION_BATCH = 16
+SECOND = 2
+"""How much more a training image costs where one of the second domain goes with it."""
 FORWARD_SHARE = 1 / 3
 """Forward alone, as a share of forward and backward: two of three passes are the gradients'."""
 
@@ -44,11 +46,13 @@ def estimate(plan: Plan, where: torch.device) -> dict[str, float]:
         if key[::2] not in calibrated:
             calibrated[key[::2]] = _calibrate(cell, where)
         step = calibrated[key[::2]]
-        if registry.load_strategy(cell.strategy, cell.workspace).frozen:
+        strategy = registry.load_strategy(cell.strategy, cell.workspace)
+        if strategy.frozen:
             seconds[cell.fingerprint] = step * FORWARD_SHARE * (trained + others)
         else:
             evaluated = others * cell.protocol.epochs * fits
-            seconds[cell.fingerprint] = step * (shown + FORWARD_SHARE * evaluated)
+            trained_on = shown * (SECOND if strategy.second_domain else 1)
+            seconds[cell.fingerprint] = step * (trained_on + FORWARD_SHARE * evaluated)
     return seconds
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,21 @@ def test_logits(
     """The test images and each predictor's logits on them. Raises DataError."""
     images = to_device(dataset.load("test", size), f"{key}/test", device)
     return images, predict_all(predictors, images)
+
+
+def test_auc(dataset: Dataset, size: int, key: str, device: torch.device) -> Callable[[Predictor], float]:
+    """AUC of a predictor on the test images, which are loaded once, when first asked for. For figures that choose
+    nothing: what a shift task's trials score on the target, and its fits on the source."""
+    kept: list[Images] = []
+
+    def score(predictor: Predictor) -> float:
+        if not kept:
+            kept.append(to_device(dataset.load("test", size), f"{key}/test", device))
+        logits = predict_all([predictor], kept[0])[0].cpu().numpy()
+        kind = dataset.info.kind
+        return auc(kept[0].labels.cpu().numpy(), probabilities(logits, kind), kind)
+
+    return score
 
 
 def test_columns(logits: np.ndarray, images: Images, kind: Kind) -> dict[str, Any]:

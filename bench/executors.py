@@ -21,7 +21,8 @@ from bench import device, integrity, provenance, store
 from bench.errors import MedtransferError
 from bench.estimate import words
 from bench.plan import Cell, Plan
-from bench.runner import Notify, Session, run_cell
+from bench.runner import run_cell
+from bench.session import Notify, Session
 
 Finished = Iterator[tuple[Cell, list[str]]]
 """A cell and the statuses of its rows, as soon as they are published."""
@@ -109,7 +110,7 @@ def _workers(plan: Plan, todo: list[Cell], where: torch.device) -> Finished:
     """Each worker takes whole cells; they share the cores. On a GPU they share the card."""
     threads = max(1, (os.cpu_count() or 1) // plan.matrix.jobs)
     context = multiprocessing.get_context("spawn")  # a forked CUDA context is broken
-    arguments = (str(where), plan.matrix.results, threads)
+    arguments = (os.getpid(), str(where), plan.matrix.results, threads)
     pool = ProcessPoolExecutor(plan.matrix.jobs, context, initializer=_start_worker, initargs=arguments)
     try:
         futures = {pool.submit(_work, cell, plan.missing(cell)): cell for cell in todo}
@@ -125,16 +126,17 @@ def _workers(plan: Plan, todo: list[Cell], where: torch.device) -> Finished:
 _session: Session
 
 
-def _start_worker(where: str, results: Path, threads: int) -> None:
+def _start_worker(driver: int, where: str, results: Path, threads: int) -> None:
     global _session
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_with, args=(driver,), daemon=True).start()
     torch.set_num_threads(threads)
     _session = Session(torch.device(where), results)
 
 
 def _end_with(driver: int) -> None:
     """A worker does not outlive the command that started it, killed or not: the same command, given again, would run
-    the same cells beside it."""
+    the same cells beside it. `driver` is that command's own word for its process: a worker that asked for its parent
+    might be too late."""
     while os.getppid() == driver:
         time.sleep(0.5)
     os._exit(1)

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from bench.contract import Hparams, Predictor, Protocol, Strategy, Task
 from bench.network import Network, set_modes
+from bench.prediction import Prediction
 from bench.probe import probed_network
 from bench.run import Run
 from bench.train import lr_factor, train
@@ -98,13 +99,17 @@ class FineTune(Strategy):
     def stepped(self, net: Network, hparams: Hparams, step: Step) -> None:
         """Called after every step of the optimizer."""
 
+    def predictor(self, net: Network, task: Task, run: Run) -> Prediction:
+        """How the network, in eval mode, predicts raw images of the domain that test is of."""
+        return run.predictor(net)
+
     def candidate(self, net: Network, task: Task, run: Run) -> Network:
         """What is validated at an epoch's end, and kept if it is the best: a network of the same tensors."""
         return net
 
     def finish(self, net: Network, task: Task, hparams: Hparams, run: Run) -> Predictor:
         """The predictor, from the network at its best epoch."""
-        return run.predictor(net.eval())
+        return self.predictor(net.eval(), task, run)
 
     def fit(self, task: Task, hparams: Hparams, run: Run) -> Predictor:
         net = self.build(task, hparams, run)

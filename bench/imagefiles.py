@@ -5,28 +5,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from bench.cache import cache_folder, whole_file
+from bench.cache import cache_folder, filled, whole_file
 from bench.contract import SPLITS, Dataset, Info, Split
 from bench.decode import SUFFIXES, decode, is_gray
 from bench.errors import DataError
 from bench.splits import RATIOS, TRAIN_VAL, make_splits
 
-log = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Image files with labels. `files` are relative to `root` (posix) and serve as ids; `split` and `groups` [N] may
-    be None."""
+    """Image files with labels. `files` are relative to `root` (posix) and serve as ids; `split`, `groups` and `domains`
+    [N] may be None."""
 
     root: Path
     files: tuple[str, ...]
@@ -34,6 +30,7 @@ class Table:
     """int64 [N], or uint8 [N, K] of 0 and 1."""
     split: np.ndarray | None = None
     groups: np.ndarray | None = None
+    domains: np.ndarray | None = None
 
 
 def checked_path(root: Path, file: str) -> Path:
@@ -50,21 +47,40 @@ def checked_path(root: Path, file: str) -> Path:
     return path
 
 
+def scanned(paths: Sequence[Path]) -> tuple[bool, list[str]]:
+    """Whether all images are gray, and each file's sha256 (hex): remembered while names, sizes and times stay."""
+    stats = [(str(path.resolve()), (stat := path.stat()).st_size, stat.st_mtime_ns) for path in paths]
+    note = cache_folder("images") / f"{hashlib.sha256(json.dumps(stats).encode()).hexdigest()[:24]}.json"
+    if not note.exists():
+        with ThreadPoolExecutor() as pool:
+            grays, digests = list(pool.map(is_gray, paths)), list(pool.map(_sha256, paths))
+        with whole_file(note) as temporary:
+            temporary.write_text(json.dumps([all(grays), digests]))
+    gray, digests = json.loads(note.read_text())
+    return gray, digests
+
+
 class ImageFiles(Dataset):
     """Opening checks paths, labels and splits and reads every file once (remembered); pixels are decoded when first
     asked for."""
 
-    def __init__(self, info: Info, table: Table, seed: int, notes: tuple[str, ...] = ()) -> None:
+    def __init__(self, info: Info, table: Table, seed: int, notes: tuple[str, ...] = (), domain: str = "") -> None:
+        """Of a table with domains one may be chosen. The split is that of the whole table, drawn within each domain:
+        a group that is in several domains is on one side in all of them."""
         _check_unique(info.name, table)
         self.paths = [checked_path(table.root, file) for file in table.files]
         self.table = table
-        self.rows, split_notes = split_rows(info.name, table.labels, seed, table.split, table.groups)
+        strata = table.labels if table.domains is None else _by_domain(table.labels, table.domains)
+        self.rows, split_notes = split_rows(info.name, strata, seed, table.split, table.groups)
+        if table.domains is not None:
+            chosen = {part: rows[table.domains[rows] == domain] for part, rows in self.rows.items()}
+            self.rows = _none_empty(info.name, chosen)
         self.notes = (
             *notes,
             *split_notes,
             *check_classes(info, {name: table.labels[rows] for name, rows in self.rows.items()}),
         )
-        self.gray, self.digests = self._scanned()
+        self.gray, self.digests = scanned(self.paths)
         self.info = replace(info, channels=1 if self.gray else 3)
 
     def load(self, split: str, size: int) -> Split:
@@ -84,33 +100,16 @@ class ImageFiles(Dataset):
         """sha256 (hex) of the bytes of these files, in order: the same on another machine or after a move."""
         return hashlib.sha256("".join(self.digests[row] for row in rows).encode()).hexdigest()
 
-    def _scanned(self) -> tuple[bool, list[str]]:
-        """Whether all images are gray, and each file's sha256 (hex): remembered while names, sizes and times stay."""
-        stats = [(str(path.resolve()), (stat := path.stat()).st_size, stat.st_mtime_ns) for path in self.paths]
-        note = cache_folder("images") / f"{hashlib.sha256(json.dumps(stats).encode()).hexdigest()[:24]}.json"
-        if not note.exists():
-            with ThreadPoolExecutor() as pool:
-                grays, digests = list(pool.map(is_gray, self.paths)), list(pool.map(_sha256, self.paths))
-            with whole_file(note) as temporary:
-                temporary.write_text(json.dumps([all(grays), digests]))
-        gray, digests = json.loads(note.read_text())
-        return gray, digests
-
     def _images(self, rows: np.ndarray, size: int) -> np.ndarray:
         """uint8 [N, size, size] or [N, size, size, 3]: a memory map in the cache folder, filled on first use."""
         key = f"{self._key(rows)[:24]}-{size}-{'gray' if self.gray else 'rgb'}"
-        target = cache_folder("images") / f"{key}.npy"
-        if not target.exists():
-            shape = (len(rows), size, size) if self.gray else (len(rows), size, size, 3)
-            log.info("decoding %d images of %s at %d px once, to %s", len(rows), self.info.name, size, target)
-            try:
-                with whole_file(target) as temporary:
-                    _fill(temporary, shape, lambda index: decode(self.paths[rows[index]], size, self.gray))
-            except OSError as error:
-                raise DataError(
-                    f"{target}: cannot be written ({error.strerror}). Free disk space or set XDG_CACHE_HOME."
-                ) from error
-        return np.load(target, mmap_mode="r", allow_pickle=False)
+        shape = (len(rows), size, size) if self.gray else (len(rows), size, size, 3)
+        return filled(
+            cache_folder("images") / f"{key}.npy",
+            shape,
+            lambda index: decode(self.paths[rows[index]], size, self.gray),
+            f"{self.info.name} at {size} px",
+        )
 
 
 def split_rows(
@@ -158,6 +157,16 @@ def check_classes(info: Info, labels: Mapping[str, np.ndarray]) -> tuple[str, ..
     return tuple(notes)
 
 
+def _by_domain(labels: np.ndarray, domains: np.ndarray) -> np.ndarray:
+    """Labels for which a class in one domain is another class than in another domain."""
+    codes = np.unique(domains, return_inverse=True)[1]
+    if labels.ndim == 1:
+        return labels * (codes.max() + 1) + codes
+    inside = codes[:, None] == np.arange(codes.max() + 1)
+    findings = np.column_stack([labels > 0, ~(labels > 0).any(1)])
+    return np.column_stack([findings & part[:, None] for part in inside.T])
+
+
 def _none_empty(name: str, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     for part, index in rows.items():
         if not len(index):
@@ -176,21 +185,3 @@ def _check_unique(name: str, table: Table) -> None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _fill(path: Path, shape: tuple[int, ...], image: Callable[[int], np.ndarray]) -> None:
-    """Writes image(0), image(1), ... as an .npy file; images are decoded in threads, straight to their place on
-    disk."""
-    out = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-
-    def put(index: int) -> None:
-        out[index] = image(index)
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        try:
-            for _ in pool.map(put, range(shape[0])):
-                pass
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    out.flush()

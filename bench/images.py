@@ -93,12 +93,15 @@ def predict(predictor: Predictor, images: Images, batch_size: int = 256) -> Tens
 
 
 def predict_all(predictors: Sequence[Predictor], images: Images, batch_size: int = 256) -> list[Tensor]:
-    """Logits of several predictors, batch by batch, so that those that share frozen features compute them once."""
+    """Logits of several predictors, batch by batch, so that those that share frozen features compute them once; all
+    images at once for a predictor that wants them so."""
     logits: list[list[Tensor]] = [[] for _ in predictors]
+    whole = [getattr(predictor, "whole", False) for predictor in predictors]
     with torch.inference_mode():
-        for pixels, _ in images.batches(batch_size):
-            for predictor, parts in zip(predictors, logits, strict=True):
-                parts.append(predictor(pixels).float())
+        for pixels, _ in images.batches(len(images) if any(whole) else batch_size):
+            batches = pixels.split(batch_size) if any(whole) else (pixels,)
+            for predictor, parts, at_once in zip(predictors, logits, whole, strict=True):
+                parts.extend(predictor(batch).float() for batch in ((pixels,) if at_once else batches))
     return [torch.cat(parts) for parts in logits]
 
 

@@ -13,11 +13,12 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from bench import config, registry
+from bench import config, corruptions, registry, shift
 from bench.audit import Audit, audit
-from bench.contract import Dataset
+from bench.contract import Dataset, Info
 from bench.download import offline
 from bench.errors import DataError, UsageError, brief, nearest
+from bench.strengths import STRENGTHS
 
 SIZES = (28, 64, 128, 224)
 """Sides in pixels at which a dataset's images are looked for, in this order."""
@@ -25,7 +26,7 @@ SIZES = (28, 64, 128, 224)
 
 def strategies(names: Sequence[str], data_root: Path) -> Iterator[RenderableType]:
     """Name, share of the parameters that it trains, whether it uses a second domain, the first line of what it says of
-    itself, family and paper."""
+    itself, family, paper, and a mark where its predictor adapts to the test images."""
     from bench.trained import NETWORK, trained_share
 
     found = registry.strategies(Path.cwd())
@@ -39,10 +40,13 @@ def strategies(names: Sequence[str], data_root: Path) -> Iterator[RenderableType
         except Exception as error:  # a strategy of the user's own that does not run is listed all the same
             trains = f"does not run: {brief(error)}"
         second = "yes" if found[name].second_domain else "no"
-        origin = "; ".join(filter(None, (found[name].family, found[name].paper)))
+        seen = "transductive" if found[name].transductive else ""
+        origin = "; ".join(filter(None, (found[name].family, seen, found[name].paper)))
         table.add_row(escape(name), escape(trains), second, f"{escape(says)}\n[dim]{escape(origin)}[/dim]")
     yield table
     yield f"trains: share of the parameters, by the strategy's defaults on {NETWORK.label}."
+    if any(found[name].transductive for name in chosen):
+        yield "transductive: its predictor adapts to the unlabelled test images themselves, which others never see."
 
 
 def presets(names: Sequence[str], data_root: Path) -> Iterator[RenderableType]:
@@ -84,14 +88,30 @@ def backbones(names: Sequence[str], data_root: Path) -> Iterator[RenderableType]
 def datasets(names: Sequence[str], data_root: Path) -> Iterator[RenderableType]:
     """Of each dataset on this machine: hash, licence, counts and duplicates across splits; nothing is downloaded."""
     known = [name for name in registry.datasets(Path.cwd()) if not name.endswith(":")]
+    infos = []
     for name in names or known:
         dataset = registry.open_dataset(name, data_root, workspace=Path.cwd())
+        infos.append(dataset.info)
         yield "\n".join(
             [f"[bold]{escape(name)}[/bold]  {_facts(dataset)}", *(f"  {line}" for line in _images(dataset))]
         )
     if not names:
         prefixes = [name for name in registry.datasets(Path.cwd()) if name.endswith(":")]
         yield "Own images: " + ", ".join(f"{prefix}PATH" for prefix in prefixes)
+        yield from _shifts(infos)
+
+
+def _shifts(infos: Sequence[Info]) -> Iterator[str]:
+    """How the two domains of a shift are written, and which there are."""
+    yield "\n[bold]Shifts[/bold], SOURCE->TARGET: train and val of one domain, test of another one; the same classes"
+    yield "  " + escape(", ".join(shift.pairs(infos)))
+    yield "  Own images: folder:PATH->folder:PATH, csv:PATH@DOMAIN->@DOMAIN (two values of its column domain), ..."
+    yield f"  The same images corrupted: NAME->corrupted:KIND-SEVERITY, severity 1 to {corruptions.SEVERITIES}. Kinds:"
+    for modality in dict.fromkeys(info.modality for info in infos):
+        found = dict.fromkeys(kind for info in infos if info.modality == modality for kind in corruptions.of(info))
+        yield f"  {modality}: {', '.join(found)}"
+    if "unknown" not in {info.modality for info in infos}:
+        yield f"  own images: {', '.join(STRENGTHS['unknown'])}"
 
 
 def _facts(dataset: Dataset) -> str:

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from bench.best import Best, margin_of
 from bench.contract import Hparams, Protocol, Task
 from bench.finetune import task_loss
 from bench.probe import standardisation
-from bench.train import lr_factor, rank, val_scores
+from bench.train import lr_factor, val_scores
 
 HIDDEN = 512
 DROPOUT = (0.25, 0.5)
@@ -99,7 +100,10 @@ def fit_mlps(
     decay = torch.tensor([h["weight_decay"] for h in hparams], device=device)
     decays = [decay if p.dim() == 3 else 0 * decay for p in parameters]  # of weights only, as in fastai
     steps = math.ceil(len(train) / protocol.batch_size)
-    best: list[tuple[tuple[float, float], Head | None]] = [((-math.inf, -math.inf), None)] * count
+    margin = margin_of(task, protocol)
+    best = [Best(margin) for _ in range(count)]
+    heads: list[Head | None] = [None] * count
+    diverged = [False] * count
 
     for epoch in range(protocol.epochs):
         orders = torch.stack([torch.randperm(len(train), generator=g) for g in shuffles], dim=1).to(device)
@@ -115,10 +119,12 @@ def fit_mlps(
         for i in range(count):
             with torch.no_grad():
                 head = Head(first.folded(i), second.folded(i))
-            score = _score(head(val), task)
-            if score > best[i][0] or best[i][1] is None:
-                best[i] = score, head
-    return [head for _, head in best if head is not None]
+            logits = head(val)
+            # A head that diverged has failed, whatever came before: it stays, for the caller to see.
+            diverged[i] = diverged[i] or not bool(torch.isfinite(logits).all())
+            if diverged[i] or task.shift or best[i].takes(*val_scores(logits, task.val, task)):
+                heads[i] = head
+    return [head for head in heads if head is not None]
 
 
 def _initial(inputs: int, outputs: int, dropout: float, draws: Generators) -> Layer:
@@ -158,8 +164,3 @@ def _adamw(
 def _beside(values: Tensor, tensor: Tensor) -> Tensor:
     """[P] -> [P, 1, ...], to be broadcast over a tensor [P, ...]."""
     return values.view(-1, *[1] * (tensor.dim() - 1))
-
-
-def _score(logits: Tensor, task: Task) -> tuple[float, float]:
-    """Higher for a better epoch. One in which a head diverged is kept, whatever came before: it has failed."""
-    return rank(*val_scores(logits, task.val, task)) if torch.isfinite(logits).all() else (math.inf, math.inf)

@@ -6,7 +6,7 @@ import fnmatch
 import hashlib
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from bench.backbones import resolve, too_small
 from bench.config import Amount, Matrix
 from bench.contract import Backbone, Dataset, Info, Protocol, Strategy
 from bench.errors import MedtransferError, UsageError, nearest
+from bench.natural_reference import open_natural
 from bench.rules import is_range, shown
 
 
@@ -39,9 +40,11 @@ class Cell:
     workspace: Path
     fingerprint: str
     hashes: Mapping[str, str]
-    """source_hash, weights_hash and data_hash."""
+    """source_hash, weights_hash and data_hash, and second_hash where the cell uses the natural images."""
     info: Info | None
     """None where the dataset cannot be opened."""
+    natural: str = ""
+    """The natural images that are its second domain; empty where it has none, or a target domain."""
     notes: tuple[str, ...] = ()
     skip: str = ""
     """Why the strategy does not apply; empty where it does."""
@@ -112,11 +115,12 @@ def make_plan(matrix: Matrix, workspace: Path) -> Plan:
     for name, (strategy, _) in strategies.items():
         _check_settings(strategy, matrix.settings.get(name, {}))
     wanted_weights = any(strategy.pretrained for strategy, _ in strategies.values())
+    natural = _natural(matrix, [s for s, _ in strategies.values()], workspace)
     weights = {b: _weights(b) if wanted_weights else ("", "") for b in dict.fromkeys(c.backbone for c in choices)}
     places = dict.fromkeys((c.dataset, c.size) for c in choices)
     datasets = {place: _dataset(matrix, *place, workspace) for place in places}
     cells = [
-        _cell(matrix, workspace, c, *strategies[c.strategy], weights[c.backbone], datasets[c.dataset, c.size])
+        _cell(matrix, workspace, c, *strategies[c.strategy], weights[c.backbone], datasets[c.dataset, c.size], natural)
         for c in choices
     ]
     notes = [note for dataset, _, _ in datasets.values() if dataset for note in dataset.notes]
@@ -152,11 +156,15 @@ def _cell(
     source_hash: str,
     weights: tuple[str, str],
     opened: tuple[Dataset | None, str, str],
+    natural: tuple[str, str],
 ) -> Cell:
     dataset, data_hash, data_error = opened
+    second = strategy.second_domain and dataset is not None and dataset.target is None
     weights_hash, weights_error = weights if strategy.pretrained else ("random", "")
     hashes = {"source_hash": source_hash, "weights_hash": weights_hash, "data_hash": data_hash}
-    skip, error = "", data_error or weights_error
+    if second:
+        hashes["second_hash"] = natural[0]
+    skip, error = "", data_error or weights_error or (natural[1] if second else "")
     if dataset and not error:
         skip, error = _obstacle(strategy, dataset.info, choice.backbone, choice.size)
     pixels = dataset.source_size(choice.size) if dataset else 0
@@ -170,9 +178,10 @@ def _cell(
         pixels=pixels,
         split_seed=matrix.split_seed,
         workspace=workspace,
-        fingerprint=_fingerprint(matrix, choice, pixels, hashes),
+        fingerprint=_fingerprint(matrix, choice, pixels, hashes, shift=bool(dataset and dataset.target)),
         hashes=hashes,
         info=dataset.info if dataset else None,
+        natural=matrix.natural if second else "",
         notes=(dataset.notes if dataset else ()) + (("random weights",) if random else ()),
         skip=skip,
         error=error,
@@ -200,10 +209,25 @@ def _dataset(matrix: Matrix, name: str, size: int, workspace: Path) -> tuple[Dat
         return None, "unknown", str(error)
 
 
-def _fingerprint(matrix: Matrix, choice: Choice, pixels: int, hashes: Mapping[str, str]) -> str:
+def _natural(matrix: Matrix, strategies: Iterable[Strategy], workspace: Path) -> tuple[str, str]:
+    """(content hash, error) of the natural images, where a strategy may want them."""
+    if not any(strategy.second_domain for strategy in strategies):
+        return "", ""
+    try:
+        return open_natural(matrix.natural, matrix.data_root, workspace).content_hash(0), ""
+    except UsageError:
+        raise
+    except MedtransferError as error:
+        return "unknown", str(error)
+
+
+def _fingerprint(matrix: Matrix, choice: Choice, pixels: int, hashes: Mapping[str, str], shift: bool) -> str:
     """The first 20 hex digits of the sha256 of the canonical JSON of all that determines a cell's result."""
     # The weights' hash counts, not where they were; a name of the user's own changes nothing.
     network = {key: value for key, value in asdict(choice.backbone).items() if key not in ("weights", "name")}
+    protocol = asdict(matrix.protocol)
+    if not shift:
+        del protocol["selection"]  # there is one way only
     facts = {
         "engine": ENGINE,
         "backbone": network,
@@ -213,7 +237,7 @@ def _fingerprint(matrix: Matrix, choice: Choice, pixels: int, hashes: Mapping[st
         "source_size": pixels,
         "amount": asdict(choice.amount),
         "split_seed": matrix.split_seed,
-        "protocol": asdict(matrix.protocol),
+        "protocol": protocol,
         **hashes,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:20]

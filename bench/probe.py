@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from bench.best import in_order, margin_of
 from bench.contract import Hparams, Protocol, Task
 from bench.network import Network
 from bench.run import Run
-from bench.train import lr_factor, rank, val_scores
+from bench.train import lr_factor, val_scores
 
 MOMENTUM = 0.9
 
@@ -83,13 +84,13 @@ def standardisation(train: Tensor) -> tuple[Tensor, Tensor]:
 
 def probe_head(task: Task, run: Run) -> tuple[Tensor, Tensor]:
     """`weight` float32 [K, D] and `bias` [K] of a linear probe of the run's epochs, from which two-stage strategies
-    start: of several weight decays the best on val (AUC, or the loss where there is none)."""
+    start: of several weight decays the best on val, by bench.best."""
     train, val = run.features(task.train), run.features(task.val)
     candidates = [{"lr": 0.01, "weight_decay": decay} for decay in (0.01, 0.1, 1.0)]
     heads = fit_heads(train, val, task, candidates, [run.seed] * len(candidates), run.protocol)
     run.meter.images_seen += len(task.train) * run.protocol.epochs
-    ranked = [rank(*val_scores(heads(i, val), task.val, task)) for i in range(len(candidates))]
-    best = max(range(len(candidates)), key=ranked.__getitem__)
+    scores = [val_scores(heads(i, val), task.val, task) for i in range(len(candidates))]
+    best = in_order(scores, margin_of(task, run.protocol))[0]
     return heads.weight[best].T.contiguous(), heads.bias[best]
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import cast
 
+from bench import shift
 from bench.contract import Dataset, Strategy
 from bench.errors import DataError, UsageError, nearest
 
@@ -66,10 +67,12 @@ def datasets(workspace: Path | None = None) -> dict[str, ModuleType]:
 
 
 def open_dataset(name: str, root: Path, seed: int = 0, source_size: int = 0, workspace: Path | None = None) -> Dataset:
-    """The dataset of this name (or "npz:PATH", ...). Raises UsageError, DataError.
+    """The dataset of this name ("npz:PATH", ..., or a shift, SOURCE->TARGET). Raises UsageError, DataError.
 
     `root` is the folder of downloaded files, `seed` draws splits that are not given, `source_size` is the side in
     pixels of the images that are read (0: the nearest one there is to the task's)."""
+    if shift.ARROW in name:
+        return shift.open_shift(name, seed, lambda one: open_dataset(one, root, seed, source_size, workspace))
     found = find("datasets", workspace)
     prefix, colon, _ = name.partition(":")
     path = _file("datasets", "dataset", prefix + colon if prefix + colon in found.files else name, found)

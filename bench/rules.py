@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from bench.errors import UsageError
+from bench.selection import SELECTIONS
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,9 @@ LIMITS = {
     "device": Rule(
         str, lambda v: bool(re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", v)), '"auto", "cpu", "cuda[:N]" or "mps"'
     ),
+    "selection": choice(*(name for name, selection in SELECTIONS.items() if not selection.labels)),
     "data_root": TEXT,
+    "natural": TEXT,
     "results": TEXT,
 }
 BACKBONE = {

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from bench.backbones import build_features, normalisation, width_of
-from bench.contract import Backbone, Hparams, Predictor, Protocol
+from bench.contract import Backbone, Hparams, Protocol
 from bench.images import Images, normalise, resize
 from bench.network import Network
+from bench.prediction import Prediction
 
 Report = Callable[[int, float, float], None]
 """epoch, val AUC, val loss -> None; raises optuna.TrialPruned to end a hopeless trial."""
@@ -35,6 +36,8 @@ class Meter:
     params_trained: int = 0
     curve: list[float] = field(default_factory=list)
     """val AUC after each epoch."""
+    disc_acc: list[float] = field(default_factory=list)
+    """Of adversarial strategies: the domain discriminator's accuracy over each epoch's images, 0.5 for chance."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,14 +90,18 @@ class Run:
         """Raw uint8 images -> what a network takes."""
         return self.normalised(self.resized(images))
 
-    def predictor(self, net: nn.Module) -> Predictor:
+    def predictor(self, net: nn.Module) -> Prediction:
         """A network of normalised images as a predictor of raw ones. The caller sets its mode."""
 
         def predict(images: Tensor) -> Tensor:
             with self.autocast():
                 return net(self.prepare(images)).float()
 
-        return predict
+        def embed(images: Tensor) -> Tensor:
+            with self.autocast():
+                return net.features(self.prepare(images)).float()  # type: ignore[operator]
+
+        return Prediction(predict, embed if isinstance(net, Network) else None)
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")

@@ -4,48 +4,28 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from bench import device, evaluate, examples, provenance, registry, store
 from bench.backbones import build_features, count_flops
+from bench.best import margin_of
 from bench.contract import Dataset, Hparams, Predictor, Strategy, Task
-from bench.errors import DataError, Diverged, MedtransferError
+from bench.domains import between
+from bench.errors import Diverged, MedtransferError
 from bench.images import Images, predict, to_device
+from bench.label_free import Judge, judge_on
 from bench.plan import Cell
+from bench.prediction import for_labelled
 from bench.row import failure, identity, notes_on
 from bench.run import Run, seeded
-from bench.splits import training_subset
+from bench.session import Session, load
 from bench.tune import defaults, ranked, tune
 
 TIMED_BATCH = 64
-
-
-Notify = Callable[[str, float], None]
-"""What is going on (a trial, an epoch), and the share of the cell that is done."""
-
-
-def _silent(text: str, share: float) -> None:
-    """Nobody asked."""
-
-
-@dataclass
-class Session:
-    """What cells share in one process: the images of the current dataset, frozen networks and features."""
-
-    device: torch.device
-    results: Path
-    notify: Notify = _silent
-    debug: bool = False
-    """Let unexpected errors through, with their traceback, instead of making a failed row."""
-    memory: dict[object, object] = field(default_factory=dict)
-    loaded: tuple[object, Dataset, Task] | None = None
-    unreadable: dict[object, DataError] = field(default_factory=dict)
-    """Datasets that could not be read: a download that failed once is not tried again for every cell."""
 
 
 def run_cell(cell: Cell, seeds: Sequence[int], session: Session) -> list[str]:
@@ -75,7 +55,7 @@ def run_cell(cell: Cell, seeds: Sequence[int], session: Session) -> list[str]:
 
 def _run(cell: Cell, seeds: Sequence[int], session: Session, started: str) -> list[str]:
     strategy = registry.load_strategy(cell.strategy, cell.workspace)
-    dataset, task = _load(cell, session)
+    dataset, task = load(cell, session)
     device.reset_peak_memory(session.device)
     run = Run(
         backbone=cell.backbone,
@@ -86,7 +66,8 @@ def _run(cell: Cell, seeds: Sequence[int], session: Session, started: str) -> li
         precision=device.precision(session.device),
         memory=session.memory,
     )
-    hparams, trials, tuning = _tuned(cell, strategy, task, run, session, len(seeds))
+    judge = _judge(dataset, cell, session) if task.shift and cell.protocol.trials > 1 else None
+    hparams, trials, tuning = _tuned(cell, strategy, task, run, session, len(seeds), judge)
     run = replace(run, trials=trials)
     examples.record(session.results, cell.dataset, strategy, task, defaults(strategy, cell.settings), run)
     shared: dict[str, Any] = tuning | {
@@ -97,6 +78,9 @@ def _run(cell: Cell, seeds: Sequence[int], session: Session, started: str) -> li
         "n_val": len(task.val),
         "notes": "; ".join(cell.notes + notes_on(task)),
     }
+    on_source = None
+    if dataset.source is not None:
+        on_source = evaluate.test_auc(dataset.source, cell.size, f"{cell.hashes['data_hash']}/source", session.device)
     statuses = []
     for fits in _fits(strategy, hparams, task, run, seeds, session):
         predictors = [fit.predictor for fit in fits if fit.predictor is not None]
@@ -108,7 +92,9 @@ def _run(cell: Cell, seeds: Sequence[int], session: Session, started: str) -> li
             if fit.predictor is not None:
                 try:
                     scores, predictions = _scores(task, fit.predictor, tested, next(answers))
-                    row |= scores | {"status": "ok", "reason": ""}
+                    row |= scores | between(task, fit.predictor, strategy, run) | {"status": "ok", "reason": ""}
+                    if on_source is not None:
+                        row["source_auc"] = on_source(for_labelled(fit.predictor, task.shift))
                 except Diverged as error:
                     row |= failure(error)
             row["finished_utc"] = provenance.utc()
@@ -117,33 +103,17 @@ def _run(cell: Cell, seeds: Sequence[int], session: Session, started: str) -> li
     return statuses
 
 
-def _load(cell: Cell, session: Session) -> tuple[Dataset, Task]:
-    """The cell's task; the images of the last one are kept, since neighbouring cells share them."""
-    images = (cell.dataset, cell.data_root, cell.hashes["data_hash"], cell.size)
-    key = (images, cell.amount, cell.split_seed)
-    if images in session.unreadable:
-        raise session.unreadable[images]
-    if session.loaded is None or session.loaded[0] != key:
-        session.loaded = None
-        # Features of another dataset will not be asked for again; frozen networks may be.
-        for old in [k for k in session.memory if isinstance(k, tuple) and k[0] == "features"]:
-            del session.memory[old]
-        session.memory.pop("embedded", None)
-        dataset = registry.open_dataset(cell.dataset, cell.data_root, cell.split_seed, cell.source_size, cell.workspace)
-        content = dataset.content_hash(cell.size)
-        try:
-            splits = {name: dataset.load(name, cell.size) for name in ("train", "val")}
-        except DataError as error:
-            session.unreadable[images] = error
-            raise
-        chosen = training_subset(splits["train"].labels, cell.amount.fraction, cell.amount.per_class, cell.split_seed)
-        train, val = (to_device(split, f"{content}/{name}", session.device) for name, split in splits.items())
-        session.loaded = (key, dataset, Task(dataset.info, cell.size, train.take(chosen), val))
-    return session.loaded[1], session.loaded[2]
+def _judge(dataset: Dataset, cell: Cell, session: Session) -> Judge:
+    """A shift task's further scores of a trial: on the target's val, and its AUC on the target's test."""
+    assert dataset.target is not None
+    key = f"{cell.hashes['data_hash']}/target"
+    on_val = judge_on(to_device(dataset.target.load("val", cell.size), f"{key}/val", session.device), dataset.info.kind)
+    on_test = evaluate.test_auc(dataset, cell.size, key, session.device)
+    return lambda predictor: on_val(predictor) | {"target_test_auc": on_test(predictor)}
 
 
 def _tuned(
-    cell: Cell, strategy: Strategy, task: Task, run: Run, session: Session, seeds: int
+    cell: Cell, strategy: Strategy, task: Task, run: Run, session: Session, seeds: int, judge: Judge | None
 ) -> tuple[Hparams, tuple[Hparams, ...], dict[str, Any]]:
     """The best hyperparameters of the cell, those of all complete trials (best first), and what finding them cost.
     `seeds` is the number of fits to come."""
@@ -162,9 +132,10 @@ def _tuned(
         done.extend(new)
 
     reporting = run.fresh(run.seed, epoch_done)
-    trials = tune(strategy, cell.settings, task, reporting, cell.fingerprint, tuple(done), record)
+    margin = margin_of(task, run.protocol)
+    trials = tune(strategy, cell.settings, task, reporting, cell.fingerprint, tuple(done), record, judge)
     cost = {"tune_seconds": sum(t.seconds for t in trials), "tune_images_seen": sum(t.images_seen for t in trials)}
-    if not (complete := tuple(dict(t.hparams) for t in ranked(trials))):
+    if not (complete := tuple(dict(t.hparams) for t in ranked(trials, margin, run.protocol.selection))):
         raise Diverged(f"all {len(trials)} trials diverged; give {cell.strategy} a lower learning rate in [settings]")
     return dict(complete[0]), complete, cost
 
@@ -214,6 +185,7 @@ def _fits(
             "params_total": own.meter.params_total,
             "params_trained": own.meter.params_trained,
             "curve": json.dumps(own.meter.curve),
+            "disc_acc": json.dumps(own.meter.disc_acc) if own.meter.disc_acc else None,
             "peak_memory_mb": device.peak_memory_mb(run.device),
         }
         yield [Fit(seed, predictor, columns) for seed, predictor in zip(group, predictors, strict=True)]
@@ -225,7 +197,8 @@ def _scores(
     """A row's scores and its predictions. Raises Diverged."""
     kind = task.info.kind
     test = evaluate.checked(on_test, len(tested), task.outputs, "test")
-    val = evaluate.checked(predict(predictor, task.val), len(task.val), task.outputs, "val")
+    on_val = predict(for_labelled(predictor, task.shift), task.val)
+    val = evaluate.checked(on_val, len(task.val), task.outputs, "val")
     labels = task.val.labels.cpu().numpy()
     columns = evaluate.test_columns(test, tested, kind) | evaluate.val_columns(val, labels, kind)
     columns["predict_ms"] = _predict_ms(predictor, task)

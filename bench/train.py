@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from bench.contract import Hparams, Protocol, Task
+from bench.best import Best, margin_of
+from bench.contract import Hparams, Predictor, Protocol, Task
 from bench.errors import Diverged
 from bench.images import Images, predict
 from bench.metrics import auc, probabilities
 from bench.network import Network
+from bench.prediction import for_labelled
 from bench.run import Run
 
 if TYPE_CHECKING:
@@ -20,8 +22,8 @@ if TYPE_CHECKING:
 
 
 def train(net: Network, strategy: FineTune, task: Task, hparams: Hparams, run: Run) -> None:
-    """Train `net` in place for the run's epochs and leave it at its best epoch: highest val AUC, lowest val loss among
-    equals (and alone where the AUC is undefined because val lacks a class).
+    """Train `net` in place for the run's epochs and leave it at its best epoch, by bench.best. In a shift task, whose
+    val is not of the domain that counts, at its last: val would choose an epoch before the adaptation.
 
     Raises Diverged on a non-finite loss, optuna.TrialPruned when the tuner ends the trial."""
     from bench.finetune import Step
@@ -32,7 +34,7 @@ def train(net: Network, strategy: FineTune, task: Task, hparams: Hparams, run: R
     steps_an_epoch = math.ceil(len(task.train) / protocol.batch_size)
     planned = steps_an_epoch * protocol.epochs
     optimizer: torch.optim.Optimizer | None = None
-    best: tuple[float, float] = (-math.inf, -math.inf)
+    best = Best(margin_of(task, protocol))
     best_state: dict[str, Tensor] = {}
     best_epoch = step = trained = 0
 
@@ -64,14 +66,14 @@ def train(net: Network, strategy: FineTune, task: Task, hparams: Hparams, run: R
             raise Diverged(f"the loss became {total.item()} in epoch {epoch + 1} at lr {hparams['lr']:.3g}")
 
         kept = strategy.candidate(net, task, run)
-        val_auc, val_loss = validate(kept, task, run, f"epoch {epoch + 1} at lr {hparams['lr']:.3g}")
+        predictor = strategy.predictor(kept.eval(), task, run)
+        val_auc, val_loss = scores_on_val(predictor, task, f"epoch {epoch + 1} at lr {hparams['lr']:.3g}")
         run.meter.curve.append(val_auc)
-        score = rank(val_auc, val_loss)
-        if score > best or not best_state:
-            best, best_epoch = score, epoch
+        if best.takes(val_auc, val_loss) or task.shift:
+            best_epoch = epoch
             best_state = {name: tensor.detach().clone() for name, tensor in kept.state_dict().items()}
         run.report(epoch, val_auc, val_loss)
-        if protocol.patience and epoch - best_epoch >= protocol.patience:
+        if protocol.patience and not task.shift and epoch - best_epoch >= protocol.patience:
             break
 
     net.load_state_dict(best_state)
@@ -82,8 +84,12 @@ def train(net: Network, strategy: FineTune, task: Task, hparams: Hparams, run: R
 
 def validate(net: Network, task: Task, run: Run, when: str) -> tuple[float, float]:
     """AUC and mean loss on val, in eval mode. Raises Diverged, with `when`, on a non-finite logit."""
-    net.eval()
-    logits = predict(run.predictor(net), task.val)
+    return scores_on_val(run.predictor(net.eval()), task, when)
+
+
+def scores_on_val(predictor: Predictor, task: Task, when: str) -> tuple[float, float]:
+    """AUC and mean loss on val. Raises Diverged, with `when`, on a non-finite logit."""
+    logits = predict(for_labelled(predictor, task.shift), task.val)
     if not torch.isfinite(logits).all():
         raise Diverged(f"logits on val became non-finite in {when}")
     return val_scores(logits, task.val, task)

@@ -26,3 +26,11 @@ class Trial:
     """val loss after each epoch."""
     seconds: float
     images_seen: int
+    entropy: float | None = None
+    """This and the next two, of shift tasks: label-free scores on the target's val images (bench.selection)."""
+    information: float | None = None
+    snd: float | None = None
+    target_val_auc: float | None = None
+    """The oracle's: with the labels of the target's val. Chooses nothing that a leaderboard shows."""
+    target_test_auc: float | None = None
+    """What the trial scores on the target's test. Chooses nothing at all: it shows what a choice would have given."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import statistics
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -13,16 +14,23 @@ import numpy as np
 import optuna
 import torch
 
+from bench.best import Margin, in_order, margin_of
 from bench.contract import Hparams, Predictor, Protocol, Strategy, Task
 from bench.errors import Diverged
 from bench.images import predict
+from bench.label_free import Judge
+from bench.prediction import for_labelled
 from bench.rules import is_range
 from bench.run import Run, seeded
+from bench.selection import SELECTIONS
 from bench.train import val_scores
 from bench.trial import Trial
 
 SEED = 10_007
 """Tuning fits use a seed of their own, so that no evaluation seed is selected on."""
+
+Hopeless = Callable[[int, float], bool]
+"""Epoch, val AUC -> whether the trial ends there."""
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -55,30 +63,36 @@ def tune(
     cell: str,
     done: Sequence[Trial],
     record: Callable[[Sequence[Trial]], None],
+    judge: Judge | None = None,
 ) -> list[Trial]:
     """All of the cell's trials: those `done` (from an interrupted run) and the rest, each recorded as soon as it ends.
 
     The first trial is the strategy's default, so tuning can only help on val. The sampler is seeded by the cell and
-    the number of trials done, so that a resumed search goes on as an uninterrupted one would."""
+    the number of trials done, so that a resumed search goes on as an uninterrupted one would. `judge` gives the further
+    scores of a trial in a shift task, where none is ended early: each way of choosing sees the same trials."""
     trials = list(done)
+    judge = judge or (lambda predictor: {})
     if strategy.fit_many is not None:
-        return trials if len(trials) >= run.protocol.trials else _together(strategy, settings, task, run, cell, record)
-    study = _study(run.protocol)
+        left = run.protocol.trials - len(trials)
+        return _together(strategy, settings, task, run, cell, record, judge) if left > 0 else trials
+    study, margin = _study(), margin_of(task, run.protocol)
     for trial in trials:
         _replay(study, strategy, settings, trial)
     while len(trials) < run.protocol.trials:
         asked, hparams = _ask(study, strategy, settings, cell, len(trials))
-        trial = _try(strategy, task, hparams, run, asked)
+        hopeless = _hopeless(trials, run.protocol, margin)
+        trial = _try(strategy, task, hparams, run, asked, judge, hopeless)
         _tell(study, asked, trial)
         record([trial])
         trials.append(trial)
     return trials
 
 
-def ranked(trials: Sequence[Trial]) -> list[Trial]:
-    """The complete trials, best first: highest val AUC, lowest val loss among equals, then the earlier."""
+def ranked(trials: Sequence[Trial], margin: Margin, selection: str = "source_val") -> list[Trial]:
+    """The complete trials, best first, by bench.best; or by one of bench.selection's scores before that."""
     complete = [t for t in trials if t.state == "complete"]
-    return sorted(complete, key=lambda t: (-_objective(t.val_auc, 0.0), t.val_loss or 0.0, t.number))
+    by_val = [complete[i] for i in in_order([(t.val_auc, t.val_loss) for t in complete], margin)]
+    return by_val if selection == "source_val" else sorted(by_val, key=SELECTIONS[selection].key)
 
 
 def defaults(strategy: Strategy, settings: Mapping[str, Any]) -> Hparams:
@@ -96,7 +110,7 @@ def defaults(strategy: Strategy, settings: Mapping[str, Any]) -> Hparams:
 
 def score(predictor: Predictor, task: Task) -> tuple[float, float]:
     """AUC and loss on val. Raises Diverged on a non-finite logit."""
-    logits = predict(predictor, task.val)
+    logits = predict(for_labelled(predictor, task.shift), task.val)
     if logits.shape != (len(task.val), task.outputs):
         raise ValueError(
             f"the predictor gave logits of shape {tuple(logits.shape)}, not {(len(task.val), task.outputs)}"
@@ -106,7 +120,9 @@ def score(predictor: Predictor, task: Task) -> tuple[float, float]:
     return val_scores(logits, task.val, task)
 
 
-def _try(strategy: Strategy, task: Task, hparams: Hparams, run: Run, asked: optuna.Trial) -> Trial:
+def _try(
+    strategy: Strategy, task: Task, hparams: Hparams, run: Run, asked: optuna.Trial, judge: Judge, hopeless: Hopeless
+) -> Trial:
     started, curve, losses = time.perf_counter(), [], []
 
     def report(epoch: int, auc: float, loss: float) -> None:
@@ -114,24 +130,26 @@ def _try(strategy: Strategy, task: Task, hparams: Hparams, run: Run, asked: optu
         losses.append(loss)
         run.report(epoch, auc, loss)
         asked.report(_objective(auc, loss), epoch)
-        if run.protocol.prune and asked.should_prune():
+        if run.protocol.prune and not task.shift and hopeless(epoch, auc):
             raise optuna.TrialPruned
 
     own = run.fresh(SEED, report)
     auc: float | None = None
     loss: float | None = None
+    judged: dict[str, float | None] = {}
     try:
         with seeded(SEED, run.device):
-            auc, loss = score(strategy.fit(task, dict(hparams), own), task)
+            predictor = strategy.fit(task, dict(hparams), own)
+            auc, loss = score(predictor, task)
+        judged = {name: _known(value) for name, value in judge(predictor).items()}
         state = "complete"
     except optuna.TrialPruned:
         state, auc = "pruned", max((a for a in curve if a is not None), default=None)
     except Diverged:
         state = "diverged"
     seconds = time.perf_counter() - started
-    return Trial(
-        asked.number, asked.params, hparams, state, _known(auc), loss, curve, losses, seconds, own.meter.images_seen
-    )
+    shown = own.meter.images_seen
+    return Trial(asked.number, asked.params, hparams, state, _known(auc), loss, curve, losses, seconds, shown, **judged)
 
 
 def _together(
@@ -141,35 +159,52 @@ def _together(
     run: Run,
     cell: str,
     record: Callable[[Sequence[Trial]], None],
+    judge: Judge,
 ) -> list[Trial]:
     """All trials of a strategy that can train them as one: drawn without seeing each other's results."""
     assert strategy.fit_many is not None
     started = time.perf_counter()
-    study = _study(run.protocol)
+    study = _study()
     asked = [_ask(study, strategy, settings, cell, number) for number in range(run.protocol.trials)]
     own = run.fresh(SEED)
     with seeded(SEED, run.device):
         predictors = strategy.fit_many(task, [dict(h) for _, h in asked], [SEED] * len(asked), own)
     trials = []
     for (trial, hparams), predictor in zip(asked, predictors, strict=True):
+        judged: dict[str, float | None] = {}
         try:
             auc, loss, state = *score(predictor, task), "complete"
+            judged = {name: _known(value) for name, value in judge(predictor).items()}
         except Diverged:
             auc, loss, state = None, None, "diverged"
         seconds = (time.perf_counter() - started) / len(asked)
+        shown = own.meter.images_seen
         trials.append(
-            Trial(trial.number, trial.params, hparams, state, _known(auc), loss, [], [], seconds, own.meter.images_seen)
+            Trial(trial.number, trial.params, hparams, state, _known(auc), loss, [], [], seconds, shown, **judged)
         )
     record(trials)
     return trials
 
 
-def _study(protocol: Protocol) -> optuna.Study:
-    # Halving once, at a quarter of the epochs, against the median: earlier or repeated halving loses good trials on
-    # short cosine schedules, where a low learning rate starts late.
+def _study() -> optuna.Study:
+    return optuna.create_study(direction="maximize", pruner=optuna.pruners.NopPruner())
+
+
+def _hopeless(trials: Sequence[Trial], protocol: Protocol, margin: Margin) -> Hopeless:
+    """Asked once, at a quarter of the epochs: is the AUC below the median of the complete trials' there, by more than
+    the noise of val? Earlier or repeated halving, or Optuna's own against the bare median, loses good trials on short
+    cosine schedules, where a low learning rate starts late and a high one stumbles first."""
     quarter = max(1, math.ceil(protocol.epochs / 4)) - 1
-    pruner = optuna.pruners.MedianPruner(n_startup_trials=2, n_warmup_steps=quarter, interval_steps=protocol.epochs)
-    return optuna.create_study(direction="maximize", pruner=pruner)
+    complete = (t.curve[quarter] for t in trials if t.state == "complete" and len(t.curve) > quarter)
+    there = [auc for auc in complete if auc is not None]
+
+    def hopeless(epoch: int, auc: float) -> bool:
+        if epoch != quarter or len(there) < 2 or not math.isfinite(auc):
+            return False
+        median = statistics.median(there)
+        return auc < median - margin(median)
+
+    return hopeless
 
 
 def _ask(

@@ -44,6 +44,11 @@ MODALITIES = {
     "organcmnist": "ct",
     "organsmnist": "ct",
 }
+ORGANS = ("organamnist", "organcmnist", "organsmnist")
+NOTES = {
+    "pathmnist": "a shift is built in: train and val are of one centre (NCT-CRC-HE-100K), test is of another one "
+    "(CRC-VAL-HE-7K)",
+}
 CITATION = (
     "Yang et al. (2023). MedMNIST v2: A large-scale lightweight benchmark for 2D and 3D biomedical image "
     "classification. Scientific Data 10:41."
@@ -69,6 +74,7 @@ class MedMnist(Dataset):
         self.flag, self.root, self.forced_size = flag, root, forced_size
         self.record = _registry()[flag]
         self.verified: set[Path] = set()
+        self.notes = (NOTES[flag],) if flag in NOTES else ()
         self.info = Info(
             name=flag,
             kind=KINDS[self.record["task"]],
@@ -106,6 +112,16 @@ class MedMnist(Dataset):
             note = f"{self.flag} at {size} px: {reason}, so {chosen} px images are enlarged"
             self.notes = tuple(dict.fromkeys((*self.notes, note)))
         return chosen
+
+    def notes_beside(self, other: Info) -> tuple[str, ...]:
+        if self.flag in ORGANS and other.name in ORGANS:
+            return (
+                "OrganA/C/S: slices of the same CT scans in three directions: source and target training patients "
+                "coincide; test patients are disjoint from them",
+            )
+        if self.flag == "chestmnist" and other.kind == "binary":
+            return ("chestmnist: heavily imbalanced: about 13 in 1,000 images have pneumonia",)
+        return ()
 
     def _path(self, side: int) -> Path:
         return self.root / f"{_key(self.flag, side)}.npz"

@@ -8,8 +8,12 @@
 | or `grade` | integers 0, 1, 2, ...: an ordinal task |
 | `split` | optional: train, val or test in every row; without val a tenth of train is taken by seed |
 | `group` | optional: the patient; no group is ever in two splits |
+| `domain` | optional: the hospital or scanner; `csv:PATH@DOMAIN` is the images of one of them |
 
 Exactly one of `label`, `labels` and `grade` is there. Other columns are not used, which `notes` says.
+
+`csv:PATH@A->@B` trains on domain A and is tested on domain B. Splits are drawn within each domain; a group with images
+in several is on the same side in all of them, so no patient of one domain's train is in another's test.
 """
 
 from __future__ import annotations
@@ -32,9 +36,10 @@ def names() -> list[str]:
 
 
 def open_dataset(name: str, root: Path, seed: int, source_size: int) -> Dataset:
-    """`name` is `csv:PATH`. Raises DataError."""
-    path = Path(name.removeprefix(PREFIX)).expanduser()
+    """`name` is `csv:PATH` or `csv:PATH@DOMAIN`. Raises DataError."""
+    path, domain = _path_and_domain(name.removeprefix(PREFIX))
     frame = _read(path)
+    found = _domains(path, frame, domain)
     kind, classes, labels = _labels(path, frame)
     table = Table(
         root=path.parent,
@@ -42,10 +47,28 @@ def open_dataset(name: str, root: Path, seed: int, source_size: int) -> Dataset:
         labels=labels,
         split=_splits(path, frame) if "split" in frame else None,
         groups=np.array(_filled(path, frame, "group")) if "group" in frame else None,
+        domains=np.array(_filled(path, frame, "domain")) if domain else None,
     )
-    unused = [column for column in frame if column not in ("path", "split", "group", *LABELS)]
-    notes = (f"columns not used: {', '.join(unused)}",) if unused else ()
-    return ImageFiles(Info(name, kind, classes, channels=3, source=str(path)), table, seed, notes)
+    unused = [column for column in frame if column not in ("path", "split", "group", "domain", *LABELS)]
+    together = f"domain {domain} of {', '.join(found)}" if domain else f"domains together: {', '.join(found)}"
+    notes = ((f"columns not used: {', '.join(unused)}",) if unused else ()) + ((together,) if found else ())
+    return ImageFiles(Info(name, kind, classes, channels=3, source=str(path)), table, seed, notes, domain)
+
+
+def _path_and_domain(text: str) -> tuple[Path, str]:
+    """A file may have an "@" in its name."""
+    whole, (path, _, domain) = Path(text).expanduser(), text.rpartition("@")
+    return (Path(path).expanduser(), domain) if path and not whole.exists() else (whole, "")
+
+
+def _domains(path: Path, frame: pd.DataFrame, wanted: str) -> list[str]:
+    """The domains that there are. Raises DataError where the one that is wanted is not among them."""
+    found = sorted(set(_filled(path, frame, "domain"))) if "domain" in frame else []
+    if wanted and not found:
+        raise DataError(f'{path}: has no column "domain", so there is no domain "{wanted}". Add the column.')
+    if wanted and wanted not in found:
+        raise DataError(f'{path}: has no domain "{wanted}". It has {", ".join(found)}.')
+    return found
 
 
 def _read(path: Path) -> pd.DataFrame:

@@ -8,22 +8,23 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bench.contract import Hparams, Task
-from bench.finetune import FineTune, Group
+from bench.finetune import Group, ProbedFineTune
 from bench.network import Network
 from bench.run import Run
 
 BATCHES = 5
 
 
-class AutoRGN(FineTune):
+class AutoRGN(ProbedFineTune):
     """Each tensor's learning rate follows its gradient relative to its size, measured anew before every epoch.
 
     Paper: Lee et al. 2023, "Surgical Fine-Tuning Improves Adaptation to Distribution Shifts" (Auto-RGN): norm of the
     gradient over norm of the weights, the mean of 5 batches, divided by the largest, is a tensor's multiplier. As
     there, BatchNorm is left as it is; other than there it is in eval mode, so that measuring moves no statistics, and
-    Adam's moments are kept from epoch to epoch. Their head knows the classes, ours is new and has the largest
-    multiplier at first. A tensor of zeros, which has no relative norm, gets 1. Cost: as full fine-tuning and, in every
-    epoch, forward and backward for 5 more batches."""
+    Adam's moments are kept from epoch to epoch. Their head knows the classes; ours does from a linear probe, which
+    takes a quarter of the epochs: a new one has by far the largest relative gradient, and nothing else would move.
+    A tensor of zeros, which has no relative norm, gets 1. Cost: as full fine-tuning and, in every epoch, forward and
+    backward for 5 more batches; less by a quarter of it for the probe's epochs."""
 
     name = "auto_rgn"
     paper = "Lee et al. 2023"

@@ -104,8 +104,9 @@ def test_the_published_protocol_is_what_the_paper_says() -> None:
     assert backbone.mean == backbone.std == (0.5, 0.5, 0.5)
     assert got.settings == {"scratch": {"lr": 1e-3}}
     wanted = Protocol(
-        epochs=100, trials=1, batch_size=128, optimizer="adam", weight_decay=0.0, schedule="step", warmup=0.0, clip=0.0
-    )
+        epochs=100, trials=1, batch_size=128, optimizer="adam", weight_decay=0.0, schedule="step", warmup=0.0, clip=0.0,
+        tolerance=0.0,
+    )  # fmt: skip
     assert got.protocol == wanted
     rates = [1e-3 * lr_factor(epoch / 100, got.protocol) for epoch in (0, 49, 50, 74, 75, 99)]
     assert rates == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5])

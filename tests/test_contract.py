@@ -33,6 +33,16 @@ def test_strategy(name: str, kind: str, network: str) -> None:
     assert [(promise, broken) for promise, broken in findings if broken] == []
 
 
+ADAPTING = [name for name, found in registry.strategies(CHECKOUT).items() if found.second_domain or found.transductive]
+
+
+@pytest.mark.parametrize("name", sorted([*ADAPTING, "linear_probe", "source_only"]))
+def test_strategy_on_a_shift(name: str) -> None:
+    findings = list(examine(registry.load_strategy(name, CHECKOUT), phantom_task("shift")))
+    assert len(findings) >= 8
+    assert [(promise, broken) for promise, broken in findings if broken] == []
+
+
 BROKEN = {
     "the same seed gives the same logits": """
     def loss(self, net, images, labels, task, hparams, run):
@@ -56,6 +66,16 @@ BROKEN = {
     "logits are finite float [N, K]": """
     def finish(self, net, task, hparams, run):
         return lambda images: super(Bad, self).finish(net, task, hparams, run)(images)[:, :1]""",
+    "a prediction does not depend on those before it": """
+    def finish(self, net, task, hparams, run):
+        net.head.weight.requires_grad_(False)
+        def predict(images):
+            net.head.weight.mul_(1.01)
+            return run.predictor(net.eval())(images)
+        return predict""",
+    "an image's logits do not depend on the others'": """
+    def finish(self, net, task, hparams, run):
+        return run.predictor(net.train())""",
     "what is frozen does not move": """
     def param_groups(self, net, task, hparams, run, epoch):
         from bench.finetune import Group

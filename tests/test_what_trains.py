@@ -276,7 +276,7 @@ def test_auto_rgn_multipliers_are_those_worked_out_by_hand() -> None:
 
 
 def test_auto_rgn_leaves_batch_norm_alone_and_gives_a_tensor_of_zeros_the_full_rate() -> None:
-    fit = watched("auto_rgn", task_of("binary"), run_of(BATCH_NORM))
+    fit = watched("auto_rgn", task_of("binary"), run_of(BATCH_NORM), lr=0.1)
     assert fit.net is not None
     norms = {name.rpartition(".")[0] for name in norm_names(fit.net)}
     assert fit.moved() == {name for name in fit.start if name.rpartition(".")[0] not in norms}

@@ -1,0 +1,85 @@
+"""What the cells of one process share, and the images of the cell that is run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+
+from bench import registry
+from bench.contract import Dataset, Split, Task
+from bench.errors import DataError
+from bench.images import Images, to_device
+from bench.natural_reference import open_natural
+from bench.plan import Cell
+from bench.splits import training_subset
+
+Notify = Callable[[str, float], None]
+"""What is going on (a trial, an epoch), and the share of the cell that is done."""
+
+
+def _silent(text: str, share: float) -> None:
+    """Nobody asked."""
+
+
+@dataclass
+class Session:
+    """What cells share in one process: the images of the current dataset, frozen networks and features."""
+
+    device: torch.device
+    results: Path
+    notify: Notify = _silent
+    debug: bool = False
+    """Let unexpected errors through, with their traceback, instead of making a failed row."""
+    memory: dict[object, object] = field(default_factory=dict)
+    loaded: tuple[object, Dataset, Task] | None = None
+    unreadable: dict[object, DataError] = field(default_factory=dict)
+    """Datasets that could not be read: a download that failed once is not tried again for every cell."""
+
+
+def load(cell: Cell, session: Session) -> tuple[Dataset, Task]:
+    """The cell's task; the images of the last one are kept, since neighbouring cells share them."""
+    images = (cell.dataset, cell.data_root, cell.hashes["data_hash"], cell.size)
+    key = (images, cell.amount, cell.split_seed)
+    if images in session.unreadable:
+        raise session.unreadable[images]
+    if session.loaded is None or session.loaded[0] != key:
+        session.loaded = None
+        # Features of another dataset will not be asked for again; frozen networks may be.
+        for old in [k for k in session.memory if isinstance(k, tuple) and k[0] == "features"]:
+            del session.memory[old]
+        session.memory.pop("embedded", None)
+        dataset = registry.open_dataset(cell.dataset, cell.data_root, cell.split_seed, cell.source_size, cell.workspace)
+        content = dataset.content_hash(cell.size)
+        try:
+            splits = {name: dataset.load(name, cell.size) for name in ("train", "val")}
+        except DataError as error:
+            session.unreadable[images] = error
+            raise
+        chosen = training_subset(splits["train"].labels, cell.amount.fraction, cell.amount.per_class, cell.split_seed)
+        train, val = (to_device(split, f"{content}/{name}", session.device) for name, split in splits.items())
+        session.loaded = (key, dataset, Task(dataset.info, cell.size, train.take(chosen), val))
+    dataset, task = session.loaded[1:]
+    return dataset, replace(task, second=_second(cell, dataset, session))
+
+
+def _second(cell: Cell, dataset: Dataset, session: Session) -> Images | None:
+    """The images of the cell's second domain, without labels; None where it has none."""
+    if dataset.target is None and not cell.natural:
+        return None
+    key = ("second", cell.natural or (cell.dataset, cell.hashes["data_hash"]), cell.size)
+    if key not in session.memory:
+        for old in [k for k in session.memory if isinstance(k, tuple) and k[0] == "second"]:
+            del session.memory[old]  # one at a time, as of the tasks themselves
+        if dataset.target is not None:
+            split, content = dataset.target.load("train", cell.size), f"{cell.hashes['data_hash']}/target/train"
+        else:
+            natural = open_natural(cell.natural, cell.data_root, cell.workspace)
+            split, content = natural.load("train", cell.size), f"{cell.hashes['second_hash']}/train"
+        unknown = Split(split.images, np.zeros(len(split), dtype=np.int64), split.ids)
+        session.memory[key] = to_device(unknown, content, session.device)
+    return cast(Images, session.memory[key])
