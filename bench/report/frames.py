@@ -22,7 +22,9 @@ _GROUPS = [
     (_INT, "size"),
     (_FLOAT, "fraction"),
     (_INT, "per_class seed"),
-    (_TEXT, "kind modality family"),
+    (_TEXT, "kind modality family target second"),
+    (_BOOL, "transductive"),
+    (_TEXT, "selection"),
     (_INT, "source_size"),
     (_TEXT, "resize weights"),
     (_BOOL, "pretrained"),
@@ -33,6 +35,7 @@ _GROUPS = [
     (_FLOAT, "val_auc val_acc test_auc test_auc_lo test_auc_hi test_acc test_balanced_acc test_macro_f1 test_kappa"),
     (_FLOAT, "test_ap test_ece test_brier test_nll"),
     (_TEXT, "test_recall"),
+    (_FLOAT, "source_auc pad_before pad_after"),
     (_INT, "n_train n_val n_test"),
     (_FLOAT, "tune_seconds fit_seconds predict_ms"),
     (_INT, "images_seen tune_images_seen"),
@@ -43,11 +46,11 @@ _GROUPS = [
     (_INT, "engine"),
     (_TEXT, "git_commit"),
     (_BOOL, "git_dirty"),
-    (_TEXT, "source_hash weights_hash data_hash versions device precision memory_format"),
+    (_TEXT, "source_hash weights_hash data_hash second_hash versions device precision memory_format"),
     (_INT, "threads"),
     (_TEXT, "started_utc finished_utc licence"),
     (_BOOL, "noncommercial"),
-    (_TEXT, "citation curve"),
+    (_TEXT, "citation curve disc_acc"),
 ]
 COLUMNS: dict[str, str] = {name: dtype for dtype, names in _GROUPS for name in names.split()}
 """Name -> pandas dtype of every documented column, in file order."""
@@ -78,7 +81,8 @@ def read_rows(folder: Path) -> pd.DataFrame:
 
 
 def read_trials(folder: Path) -> pd.DataFrame:
-    """Every tuning trial in `folder`/cells: fingerprint, number, state, val_auc, seconds, images_seen, ...
+    """Every tuning trial in `folder`/cells: fingerprint, number, state, val_auc, seconds, images_seen, ... and then
+    whatever else its lines hold.
 
     A torn last line is a trial that was being written when the run was stopped: it never counted and is dropped. Any
     other broken line is in `.attrs["warnings"]`.
@@ -94,7 +98,8 @@ def read_trials(folder: Path) -> pd.DataFrame:
                 if number < len(lines) - 1:
                     warnings.append(f"{path.name} line {number + 1} cannot be read and is left out: {error}")
     columns = ["fingerprint", "number", "hparams", "state", "val_auc", "val_loss", "curve", "seconds", "images_seen"]
-    frame = pd.DataFrame(trials).reindex(columns=columns)
+    frame = pd.DataFrame(trials)
+    frame = frame.reindex(columns=[*columns, *sorted(set(frame.columns) - set(columns))])
     frame.attrs["warnings"] = warnings
     return frame
 
@@ -128,9 +133,29 @@ def compact(folder: Path) -> pd.DataFrame:
     bare.attrs = {}
     with whole_file(folder / "rows.parquet") as path:
         bare.to_parquet(path, index=False)
-    with whole_file(folder / "rows.csv") as path:
-        bare.to_csv(path, index=False, lineterminator="\n", encoding="utf-8")
+    write_csv(bare, folder / "rows.csv")
     return rows
+
+
+FORMULA = ("=", "+", "-", "@", "\t", "\n", "＝", "＋", "－", "＠")
+"""What a spreadsheet takes for the beginning of a formula, full-width forms included."""
+
+
+def write_csv(frame: pd.DataFrame, path: Path) -> None:
+    """All of the frame to the file `path`, or nothing. Text that a spreadsheet would run as a formula gets an
+    apostrophe before it, as a spreadsheet writes text; numbers are left alone. A carriage return, which readers take
+    for the end of a line but pandas leaves unquoted, becomes a new line."""
+    text = [name for name, dtype in frame.dtypes.items() if dtype == "object" or isinstance(dtype, pd.StringDtype)]
+    safe = frame.assign(**{name: frame[name].map(_harmless, na_action="ignore") for name in text})
+    with whole_file(path) as temporary:
+        safe.rename(columns=_harmless).to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8")
+
+
+def _harmless(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    text = value.replace("\r\n", "\n").replace("\r", "\n")
+    return f"'{text}" if text.startswith(FORMULA) else text
 
 
 def ok(rows: pd.DataFrame) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""The report's tables that are not rankings: results by cell, problems, costs, datasets and provenance."""
+"""The report's tables that are not rankings: results by cell, costs, datasets and provenance."""
 
 from __future__ import annotations
 
@@ -27,15 +27,6 @@ def results(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     cells["amount"] = [amount(f, p) for f, p in zip(cells["fraction"], cells["per_class"], strict=True)]
     cells = cells.sort_values(["dataset", "auc"], ascending=[True, False], kind="stable")
     return {str(name): part for name, part in cells.groupby("dataset")}
-
-
-def problems(rows: pd.DataFrame) -> pd.DataFrame:
-    """One line for the runs of a cell that share a status other than ok and a reason, with their seeds."""
-    lost = rows[~(rows["status"] == "ok").fillna(False)].copy()
-    lost["reason"] = lost["reason"].fillna("")
-    lost["amount"] = [amount(f, p) for f, p in zip(lost["fraction"], lost["per_class"], strict=True)]
-    keys = ["status", "reason", "strategy", "dataset", "backbone", "size", "amount"]
-    return lost.groupby(keys)["seed"].agg(lambda s: ", ".join(map(str, sorted(s)))).rename("seeds").reset_index()
 
 
 def costs(used: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pandas as pd
 from rich.markup import escape
 from rich.table import Table
 
-from bench.report.frames import current, read_rows
 from bench.report.leaderboard import leaderboard
-from bench.report.page import fixed, seconds
+from bench.report.written import fixed, seconds
 
 
-def terminal_summary(folder: Path) -> Table:
-    """Strategies of the current rows in `folder`, best mean rank first. Raises UsageError where it holds no results."""
-    board = leaderboard(current(read_rows(folder)))
+def terminal_summary(rows: pd.DataFrame) -> Table:
+    """Strategies of current rows (see `frames.current`), best mean rank first."""
+    board = leaderboard(rows)
     table = Table(title="Strategies", title_justify="left", caption_justify="left")
     table.add_column("strategy", overflow="fold")
     for heading in ("mean rank", "test AUC", "95 % (seeds)", "tune + fit", "runs"):

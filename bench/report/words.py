@@ -7,17 +7,17 @@ from collections.abc import Iterable
 import pandas as pd
 
 from bench.report.frames import CELL, ok
-from bench.report.leaderboard import Leaderboard
+from bench.report.leaderboard import ROPE, Leaderboard
+from bench.report.significance import MIN_DATASETS, TooFew, against_control
 
 SMALL_VAL = 200
 """Validation images below which choosing among trials is mostly noise: at an AUC of .90 the standard error with
 BreastMNIST's 78 is .034 (Hanley & McNeil 1982)."""
-FEW_DATASETS = 6
-"""Fewest datasets with which a two-sided Wilcoxon test can reach p < .05."""
 
 
 def answer(board: Leaderboard, rows: pd.DataFrame) -> list[str]:
-    """Which entry was best, in one to four sentences."""
+    """Which entry is best and how sure that is, what is as good and cheaper, and how far this reaches: one to six
+    sentences. An entry is called best only where `winner` is one."""
     what = " and ".join(board.by)
     table = board.ranked.reset_index(drop=True)
     if table.empty and board.table["runs"].sum() == 0:
@@ -30,7 +30,7 @@ def answer(board: Leaderboard, rows: pd.DataFrame) -> list[str]:
     if len(table) == 1:
         only = f"only {first['label']} has enough results (mean test AUC {first['auc']:.3f} on {on})"
         return [f"There is nothing to compare: {only}."]
-    said = [_verdict(board, table, what, on), *_gain(board, table), *_reach(board)]
+    said = [_verdict(board, table, what, on), *_cheaper(board, table), *_gain(board, table), *_reach(board)]
     if not ok(rows)["pretrained"].fillna(True).any():
         said.append("No run started from pretrained weights, so this says nothing about transfer.")
     if all(name.startswith("phantom") for name in board.datasets):
@@ -38,42 +38,97 @@ def answer(board: Leaderboard, rows: pd.DataFrame) -> list[str]:
     return said
 
 
+def winner(board: Leaderboard) -> str | None:
+    """The entry that is told apart from every other: neither seeds nor test images explain its lead."""
+    table = board.ranked
+    return None if len(table) < 2 or table["tied"].iloc[1:].any() else str(table["label"].iloc[0])
+
+
 def _verdict(board: Leaderboard, table: pd.DataFrame, what: str, on: str) -> str:
     first, others = table.iloc[0], table.iloc[1:]
+    name = first["label"]
     figures = f"mean rank {first['mean_rank']:.2f} among {len(table)}, mean test AUC {first['auc']:.3f}"
-    leads = f"{first['label']} leads ({figures})"
     if board.seeds < 2:
+        leads = f"{name} leads ({figures})"
         return f"It cannot be told which {what} is best: {leads} on {on}, but with one seed there are no intervals."
-    tied = others.loc[others["tied"], "label"].tolist()
-    if tied:
+    share = f"by mean rank in {_share(first['p_best'])} of resamples of the seeds"
+    if winner(board) is None:
+        tied = others.loc[others["tied"], "label"].tolist()
         rest = _the(tied) if len(tied) <= 3 else f"{len(tied)} others"
         but = f"given the seeds and test images it is not told apart from {rest}"
-        return f"It cannot be told which {what} is best: {leads} on {on}, but {but}."
-    # The others' distances come from the same resamples, so the smallest of them is the one that decides.
+        return f"It cannot be told which {what} is best: on {on}, {name} is best {share} ({figures}), but {but}."
     next_best = others.loc[others["behind"].idxmin()]
     return (
-        f"On {on}, {first['label']} was best: {figures}, {next_best['behind']:.3f} above "
-        f"{next_best['label']} (95 % interval over seeds {next_best['behind_lo']:.3f} to {next_best['behind_hi']:.3f})."
+        f"On {on}, {name} was best: {share} ({figures}), and {_distance(next_best, 'behind', 'margin', '')} above "
+        f"{next_best['label']}."
     )
+
+
+def _cheaper(board: Leaderboard, table: pd.DataFrame) -> list[str]:
+    """The cheapest entry within the region of practical equivalence, where times can be compared."""
+    first, others = table.iloc[0], table.iloc[1:]
+    machines = board.used[["device", "threads"]].drop_duplicates()
+    near = others[(others["behind"] <= ROPE) & (others["seconds"] < first["seconds"]) & (others["within"] > 0.5)]
+    if near.empty or len(machines) > 1:
+        return []
+    cheap = near.loc[near["seconds"].idxmin()]
+    ratio = first["seconds"] / cheap["seconds"]
+    cost = f"1/{ratio:.0f}" if ratio >= 2 else f"{100 / ratio:.0f} %"
+    within = (
+        f"{cheap['label']} is at most {ROPE:g} AUC below {first['label']} in {_share(cheap['within'])} of resamples"
+    )
+    return [f"{within}, at {cost} of the cost (seconds of tuning and fitting)."]
 
 
 def _gain(board: Leaderboard, table: pd.DataFrame) -> list[str]:
     first = table.iloc[0]
     if board.control is None or pd.isna(first["gain_lo"]):
         return []
-    interval = f"{first['gain']:+.3f} (95 % interval over seeds {first['gain_lo']:+.3f} to {first['gain_hi']:+.3f})"
-    return [f"Against the control {board.control}, its mean test AUC differs by {interval}."]
+    differs = _distance(first, "gain", "gain_margin", "+")
+    return [f"Against the control {board.control}, its mean test AUC differs by {differs}."]
+
+
+def _distance(entry: pd.Series, value: str, margin: str, sign: str) -> str:
+    """With its interval over seeds and test images; over seeds where rows do not tell the images' noise."""
+    known = pd.notna(entry[margin])
+    low, high = (
+        (entry[value] - entry[margin], entry[value] + entry[margin])
+        if known
+        else (entry[f"{value}_lo"], entry[f"{value}_hi"])
+    )
+    over = "seeds and test images" if known else "seeds"
+    return f"{entry[value]:{sign}.3f} (95 % interval over {over} {low:{sign}.3f} to {high:{sign}.3f})"
 
 
 def _reach(board: Leaderboard) -> list[str]:
     n = len(board.datasets)
     if n == 1:
         return ["With one dataset it cannot be told whether this holds for others."]
-    wins = board.ranked.iloc[0]
-    agree = f"{wins['label']} had the highest mean test AUC on {int(wins['wins'])} of {n} datasets."
-    if n < FEW_DATASETS:
+    first = board.ranked.iloc[0]
+    agree = f"{first['label']} had the highest mean test AUC on {int(first['wins'])} of {n} datasets."
+    if n < MIN_DATASETS:
         return [agree, f"{n} datasets are too few to test whether this holds for others, so no p-value is given."]
-    return [agree, "Intervals speak of these datasets only; no test across datasets is made, so no p-value is given."]
+    tests = against_control(board)
+    if isinstance(tests, TooFew) or first["label"] == board.control:
+        return [
+            agree,
+            "Intervals speak of these datasets only; no test across datasets is made, so no p-value is given.",
+        ]
+    p = tests[first["label"]]
+    corrected = f", corrected for {len(tests)} strategies (Holm)" if len(tests) > 1 else ""
+    return [
+        agree,
+        f"Across the {n} datasets Wilcoxon's test against {board.control} gives p {_p(p)}{corrected}.",
+    ]
+
+
+def _p(value: float) -> str:
+    return "< .001" if value < 0.001 else f"= {value:.3f}".replace("0.", ".")
+
+
+def _share(value: float) -> str:
+    """A share of resamples in per cent; never 0 or 100 of what a finite number of draws cannot show."""
+    return "over 99 %" if value > 0.99 else "under 1 %" if value < 0.01 else f"{100 * value:.0f} %"
 
 
 def cautions(

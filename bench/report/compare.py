@@ -1,0 +1,202 @@
+"""Two results folders, cell by cell and seed by seed: what improved, what regressed, what is in one only.
+
+A difference is B's test AUC less A's. Its 95 % interval is over seeds (bench.report.intervals, of the differences
+between equal seeds) and, where both folders hold the predictions of the same test images, over test images too
+(bench.report.delong).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from bench.errors import UsageError
+from bench.report.delong import image_variance
+from bench.report.frames import CELL, IDENTITY, current, ok, read_rows
+from bench.report.intervals import Noise, seed_noise
+from bench.report.predictions import read
+from bench.report.stats import padded
+
+IMPROVED, REGRESSED, SAME, UNTOLD = "improved", "regressed", "no difference shown", "cannot be told"
+NAMED = 5
+"""Cells that a failure names."""
+BROKEN = ("failed", "oom", "diverged")
+ORIGINS = {
+    "source_hash": "source of the strategy",
+    "weights_hash": "weights",
+    "data_hash": "images or split",
+    "hparams": "hyperparameters chosen",
+    "epochs": "epochs",
+    "trials": "trials",
+    "engine": "harness",
+    "device": "device",
+}
+"""Columns whose values may explain a difference, in words."""
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What two folders have in common and what they have not."""
+
+    a: str
+    b: str
+    cells: pd.DataFrame
+    """Cells with a result of the same seed in both, the worst difference first. Columns: those of CELL, `a` and `b`
+    (mean test AUC over the seeds in both), `difference`, `low`, `high` (NaN with one seed), `seeds`, `images` (whether
+    the interval holds the noise of the test images), `verdict`."""
+    mean: tuple[float, float, float]
+    """Difference and its interval, over the cells of each dataset and then over datasets; NaN where it is unknown."""
+    mean_images: bool
+    datasets: tuple[str, ...]
+    only_a: pd.DataFrame
+    """Runs of cells and seeds that B has no row of: columns IDENTITY."""
+    only_b: pd.DataFrame
+    lost: pd.DataFrame
+    """Runs with a result in A but none in B, where B has a row: columns IDENTITY, `status`, `reason` (B's)."""
+    gained: pd.DataFrame
+    """The other way round; `status` and `reason` are A's."""
+    unchanged: int
+    """Cells with one fingerprint: nothing that determines their result differs."""
+    origins: tuple[tuple[str, int], ...]
+    """What differs between A and B, and in how many cells."""
+    warnings: tuple[str, ...]
+    """What cannot be read."""
+
+
+def compare(a: Path, b: Path) -> Comparison:
+    """Compare the current rows of two results folders. Raises UsageError where one holds no results or the two share
+    no run with a result, DataError where stored predictions are damaged."""
+    rows_a, rows_b = current(read_rows(a)), current(read_rows(b))
+    warnings = tuple(
+        f"{folder}: {text}" for folder, rows in ((a, rows_a), (b, rows_b)) for text in rows.attrs["warnings"]
+    )
+    for rows in (rows_a, rows_b):
+        rows.attrs = {}  # pandas would compare and merge them
+    needed = [*IDENTITY, "test_auc", "fingerprint", "kind", *ORIGINS]
+    paired = ok(rows_a)[needed].merge(ok(rows_b)[needed], on=IDENTITY, suffixes=("_a", "_b"))
+    if paired.empty:
+        fix = "Compare runs that share dataset, backbone, strategy, size, amount of data and seed."
+        raise UsageError(f"{a} and {b} have no run with a result in common. {fix}")
+    parts = [part for _, part in paired.groupby(CELL, dropna=False)]
+    stored = [{path.name for path in (folder / "cells").glob("*.npz")} for folder in (a, b)]
+    both = [paired[f"fingerprint_{side}"] + "-s" + paired["seed"].astype("string") + ".npz" for side in "ab"]
+    there = both[0].isin(stored[0]) & both[1].isin(stored[1])
+    variances = [_images(part, a, b) if there[part.index].all() else np.nan for part in parts]
+    cells = pd.DataFrame([_cell(part, v) for part, v in zip(parts, variances, strict=True)])
+    mean = _mean(parts, cells["dataset"].tolist(), variances)
+    order = cells.sort_values(["difference", *CELL[:3]], kind="stable", ignore_index=True)
+    return Comparison(
+        a=str(a), b=str(b), cells=order, mean=mean, mean_images=not np.isnan(variances).any(),
+        datasets=tuple(sorted(cells["dataset"].unique())),
+        only_a=_absent(rows_a, rows_b), only_b=_absent(rows_b, rows_a),
+        lost=_without(rows_a, rows_b), gained=_without(rows_b, rows_a),
+        unchanged=len(parts) - _differing(paired, "fingerprint"),
+        origins=tuple((what, n) for name, what in ORIGINS.items() if (n := _differing(paired, name))),
+        warnings=warnings,
+    )  # fmt: skip
+
+
+def breaches(found: Comparison, most: float) -> list[str]:
+    """Why B fails under a loss of at most `most`: the mean's or a cell's interval lies below -`most` entirely, or a run
+    with a result in A failed in B. Raises UsageError where no difference has an interval, since nothing could fail."""
+    if found.cells["low"].isna().all():
+        fix = "Run both with --seeds 2 or more."
+        raise UsageError(
+            f"--fail-under {most:g}: no cell has two seeds in both, so no difference has an interval. {fix}"
+        )
+    difference, low, high = found.mean
+    said = []
+    if high < -most:
+        said.append(f"the mean differs by {difference:+.3f} ({low:+.3f} to {high:+.3f})")
+    worse = found.cells[found.cells["high"] < -most]
+    said += [
+        f"{c.dataset} · {c.backbone} · {c.strategy}: {c.difference:+.3f} ({c.low:+.3f} to {c.high:+.3f})"
+        for c in worse.head(NAMED).itertuples()
+    ]
+    if len(worse) > NAMED:
+        said.append(f"and in {len(worse) - NAMED} more")
+    broken = found.lost[found.lost["status"].isin(BROKEN)]
+    if len(broken):
+        said.append(f"{len(broken):,} run{'s' if len(broken) > 1 else ''} with a result in A failed in B")
+    return said
+
+
+def _cell(part: pd.DataFrame, images: float) -> dict[str, object]:
+    differences = (part["test_auc_b"] - part["test_auc_a"]).to_numpy(dtype=float)
+    difference = float(differences.mean())
+    low, high = _interval([differences], np.ones(1), images)
+    verdict = UNTOLD if np.isnan(low) else IMPROVED if low > 0 else REGRESSED if high < 0 else SAME
+    return {
+        **{name: part[name].iloc[0] for name in CELL},
+        "a": part["test_auc_a"].mean(),
+        "b": part["test_auc_b"].mean(),
+        "difference": difference,
+        "low": low,
+        "high": high,
+        "seeds": len(part),
+        "images": not np.isnan(images),
+        "verdict": verdict,
+    }
+
+
+def _mean(
+    parts: Sequence[pd.DataFrame], datasets: Sequence[str], images: Sequence[float]
+) -> tuple[float, float, float]:
+    """Mean over the cells of each dataset, then over datasets. The cells of a dataset share its test images: their
+    errors are taken to go together entirely, which is cautious."""
+    names, place, sizes = np.unique(datasets, return_inverse=True, return_counts=True)
+    weights = 1 / (sizes[place] * len(names))
+    differences = [(part["test_auc_b"] - part["test_auc_a"]).to_numpy(dtype=float) for part in parts]
+    by_dataset = np.bincount(place, weights * np.sqrt(images))
+    low, high = _interval(differences, weights, float((by_dataset**2).sum()))
+    return float(weights @ [one.mean() for one in differences]), low, high
+
+
+def _interval(differences: Sequence[np.ndarray], weights: np.ndarray, images: float) -> tuple[float, float]:
+    """Of the weighted mean of cells' differences, each of [S] seeds. Without predictions (`images` is NaN) it is over
+    seeds only; seeds that all agree on a difference tell nothing of its error, so then there is no interval either."""
+    mean = weights @ [one.mean() for one in differences]
+    noise = seed_noise(padded([[one.tolist() for one in differences]])[0], weights)
+    if np.isnan(images):
+        half = float(noise.half_width)
+        return (np.nan, np.nan) if half == 0 and mean != 0 else (mean - half, mean + half)
+    half = float((noise + Noise(np.array(images), np.zeros(()))).half_width)
+    return mean - half, mean + half
+
+
+def _images(part: pd.DataFrame, a: Path, b: Path) -> float:
+    """Variance of the mean difference that the test images cause; NaN where the predictions of the same images by the
+    same seeds are not stored on both sides."""
+    sides = []
+    for side, folder in (("a", a), ("b", b)):
+        names = {f"{name}_{side}": name for name in ("fingerprint", "kind")}
+        sides.append(read(part[[*IDENTITY, *names]].rename(columns=names), [folder]))
+    one, other = sides
+    if (
+        one is None
+        or other is None
+        or not (np.array_equal(one.ids, other.ids) and np.array_equal(one.labels, other.labels))
+    ):
+        return float("nan")
+    return image_variance(one.labels, one.probs, other.probs, one.kind)
+
+
+def _absent(rows: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+    joined = rows[IDENTITY].merge(other[IDENTITY], on=IDENTITY, how="left", indicator=True)
+    return joined.loc[joined["_merge"] == "left_only", IDENTITY]
+
+
+def _without(rows: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+    """Runs with a result in `rows` whose row in `other` has none."""
+    lacking = other.drop(ok(other).index)[[*IDENTITY, "status", "reason"]]
+    return ok(rows)[IDENTITY].merge(lacking, on=IDENTITY)
+
+
+def _differing(paired: pd.DataFrame, name: str) -> int:
+    """Cells in which A's and B's values of a column differ for some seed."""
+    unequal = (paired[f"{name}_a"] != paired[f"{name}_b"]).fillna(False)
+    return paired[unequal].groupby(CELL, dropna=False).ngroups

@@ -1,0 +1,58 @@
+"""What run.json says was to be run: the cells of its matrix, and the networks behind the labels."""
+
+from __future__ import annotations
+
+import fnmatch
+import itertools
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+import pandas as pd
+
+from bench.contract import Backbone
+from bench.report.frames import CELL
+
+Key = tuple[Any, ...]
+"""The values of CELL; no images a class is None."""
+
+
+def cells(run: Mapping[str, Any]) -> set[Key] | None:
+    """The cells that the run's command asked for; None where run.json does not hold its matrix."""
+    matrix = run.get("matrix")
+    needed = ("backbones", "strategies", "datasets", "sizes", "amounts", "seeds")
+    if not isinstance(matrix, dict) or not all(matrix.get(name) for name in needed):
+        return None
+    lists = (matrix["datasets"], backbones(run), matrix["strategies"], matrix["sizes"], matrix["amounts"])
+    found = {
+        (dataset, label, strategy, size, float(amount["fraction"]), amount["per_class"])
+        for dataset, label, strategy, size, amount in itertools.product(*lists)
+    }
+    return {key for key in found if all(_matches(key, *condition) for condition in matrix.get("only") or [])}
+
+
+def backbones(run: Mapping[str, Any]) -> dict[str, Backbone]:
+    """The label of each backbone of the run's matrix, and what it stands for; empty where run.json does not say."""
+    matrix = run.get("matrix")
+    listed = matrix.get("backbones") if isinstance(matrix, dict) else None
+    known = {field.name for field in fields(Backbone)}
+    found = [Backbone(**{name: value for name, value in one.items() if name in known}) for one in listed or []]
+    return {backbone.label: backbone for backbone in found}
+
+
+def unnamed(backbone: Backbone) -> str:
+    """The label that it has without a name of the user's own."""
+    return replace(backbone, name="").label
+
+
+def keys(rows: pd.DataFrame) -> list[Key]:
+    """Of each row the cell that it belongs to, comparable with those of `cells`."""
+    parts = [[None if pd.isna(value) else value for value in rows[name].array.tolist()] for name in CELL]
+    return list(zip(*parts, strict=True))
+
+
+def _matches(key: Key, name: str, pattern: str) -> bool:
+    """As `medtransfer run --only` has it: brackets are part of a cut backbone's name."""
+    value = key[CELL.index(name)]
+    text = f"{value:g}" if name == "fraction" else str(value)
+    return fnmatch.fnmatchcase(text, pattern.replace("[", "[[]"))

@@ -1,0 +1,99 @@
+"""Stored predictions of the cells that the page looks into."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pandas as pd
+
+from bench.contract import KINDS, Kind
+from bench.errors import DataError
+from bench.metrics import probabilities
+from bench.report.frames import ok
+
+
+@dataclass(frozen=True, eq=False)
+class Predicted:
+    """The test predictions of one cell."""
+
+    dataset: str
+    strategy: str
+    backbone: str
+    kind: Kind
+    classes: tuple[str, ...]
+    seeds: tuple[int, ...]
+    labels: np.ndarray
+    """int64 [N], multi-label [N, K]."""
+    probs: np.ndarray
+    """float64 [S, N, K]."""
+    ids: np.ndarray
+    """str [N]."""
+    folder: int
+    """Which of the folders holds them."""
+    rows: pd.DataFrame
+    """The cell's rows, one a seed."""
+
+
+def best_cells(rows: pd.DataFrame, by: Sequence[str]) -> list[pd.DataFrame]:
+    """The rows of the cell with the highest mean val AUC, for each value of `by`. Val, not test: what is looked into is
+    chosen as a strategy's hyperparameters are."""
+    results = ok(rows).dropna(subset=["val_auc", "fingerprint"])
+    cell = list(dict.fromkeys([*by, "strategy", "backbone", "fingerprint"]))
+    means = results.groupby(cell)["val_auc"].mean().reset_index()
+    best = means.sort_values(["val_auc", *cell], ascending=[False, *[True] * len(cell)], kind="stable")
+    best = best.drop_duplicates(list(by)).sort_values(list(by))
+    return [results[results["fingerprint"] == fingerprint] for fingerprint in best["fingerprint"]]
+
+
+def read(cell: pd.DataFrame, folders: Sequence[Path]) -> Predicted | None:
+    """The predictions of a cell's rows (one fingerprint); None where no folder holds those of any seed. Raises
+    DataError where a file is damaged or the seeds' files do not go together."""
+    first = cell.iloc[0]
+    found = []
+    for row in cell.sort_values("seed").itertuples():
+        paths = [folder / "cells" / f"{row.fingerprint}-s{row.seed}.npz" for folder in folders]
+        there = [n for n, path in enumerate(paths) if path.is_file()]
+        if there:
+            found.append((int(row.seed), there[-1], *_arrays(paths[there[-1]])))
+    if not found:
+        return None
+    seeds, places, logits, labels, ids = zip(*found, strict=True)
+    if first["kind"] not in KINDS or any(not np.array_equal(ids[0], other) for other in ids):
+        raise DataError(f"{first['fingerprint']}: its predictions do not go together. Run its cell again.")
+    kind = cast(Kind, first["kind"])
+    classes = _classes(folders[places[0]], first, logits[0].shape[1])
+    probs = np.stack([probabilities(one, kind) for one in logits])
+    return Predicted(
+        first["dataset"], first["strategy"], first["backbone"], kind, classes, seeds, labels[0], probs, ids[0],
+        places[0], cell,
+    )  # fmt: skip
+
+
+def _arrays(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Test logits [N, K], labels and ids [N]. Raises DataError."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            logits, labels, ids = file["test_logits"], file["test_labels"], file["test_ids"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"{path.name} cannot be read ({error}). Delete it and its .json, and run its cell again."
+        ) from None
+    fits = logits.ndim == 2 and len(logits) == len(labels) == len(ids) > 0 and np.isfinite(logits).all()
+    if not fits or not (labels.shape == logits.shape or (labels.ndim == 1 and labels.max() < logits.shape[1])):
+        raise DataError(f"{path.name} does not hold predictions. Delete it and its .json, and run its cell again.")
+    return logits, labels, ids
+
+
+def _classes(folder: Path, row: pd.Series, outputs: int) -> tuple[str, ...]:
+    """Names of the classes, from `datasets.json`; numbers where it has none."""
+    path = folder / "datasets.json"
+    entries = json.loads(path.read_bytes()) if path.is_file() else {}
+    names = [tuple(entry["class_counts"]["train"]) for entry in entries.values() if entry.get("name") == row["dataset"]]
+    fitting = [name for name in names if len(name) == outputs]
+    return fitting[0] if fitting else tuple(f"class {n}" for n in range(outputs))

@@ -1,0 +1,38 @@
+"""What a part of the page is made from, and what it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from bench.report.leaderboard import Leaderboard
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """All that a page knows."""
+
+    rows: pd.DataFrame
+    """The current rows of all folders; the columns are documented in results/README.md."""
+    trials: pd.DataFrame
+    """As frames.read_trials gives them."""
+    folders: tuple[Path, ...]
+    runs: tuple[dict[str, Any], ...]
+    """run.json of each folder."""
+    board: Leaderboard
+    """Over strategies."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of the page, under a heading of its own."""
+
+    key: str
+    """Its id, for links."""
+    title: str
+    body: Markup
+    """Whatever came from outside is escaped."""

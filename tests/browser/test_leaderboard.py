@@ -1,0 +1,85 @@
+"""What a reader sees after a filter is what Python computes from the same rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import numpy as np
+import pandas as pd
+import pytest
+from playwright.sync_api import Page
+
+import bench.report.written
+from bench.report.frames import current, read_rows
+from bench.report.leaderboard import leaderboard
+
+VIEWS = {"strategy": ["strategy"], "backbone": ["backbone"], "pair": ["strategy", "backbone"]}
+STATES: list[dict[str, Any]] = [
+    {},
+    {"over": "backbone"},
+    {"over": "pair"},
+    {"dataset": ["breastmnist"]},
+    {"dataset": ["breastmnist", "phantom-fundus"], "size": [64]},
+    {"over": "backbone", "amount": ["50 a class"]},
+    {"over": "pair", "backbone": ["resnet18[:3]", "mobilenetv2_035"], "size": [28]},
+    {"kind": ["multi-class"]},
+    {"dataset": ["pneumoniamnist"], "backbone": ["densenet121 random"]},
+    {"dataset": ["breastmnist"], "kind": ["multi-class"]},
+]
+
+
+def saved(page: Page) -> pd.DataFrame:
+    """What the button writes, read back."""
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save as CSV").click()
+    return pd.read_csv(download.value.path(), keep_default_na=True)
+
+
+def expected(rows: pd.DataFrame, state: dict[str, Any]) -> pd.DataFrame:
+    """Python's leaderboard of the rows that the state keeps."""
+    amounts = rows["per_class"].map(lambda n: "all" if pd.isna(n) else f"{n} a class")
+    rows = rows.assign(amount=amounts)
+    for name, values in state.items():
+        if name != "over":
+            rows = rows[rows[name].isin(values)]
+    return leaderboard(rows, VIEWS[state.get("over", "strategy")]).table
+
+
+@pytest.mark.parametrize("state", STATES, ids=lambda state: urlencode(state, doseq=True) or "everything")
+def test_figures_are_the_python_ones_in_every_state_that_a_link_opens(
+    page: Page, address: str, results: Path, state: dict[str, Any]
+) -> None:
+    page.goto(f"{address}#{urlencode(state, doseq=True)}")
+    found, table = saved(page), expected(current(read_rows(results)), state)
+    assert len(found) == len(table)
+    for name in found.columns:
+        if found[name].dtype.kind in "fiub" and len(found):
+            assert found[name].to_numpy(dtype=float) == pytest.approx(
+                table[name].to_numpy(dtype=float), rel=1e-7, abs=1e-9, nan_ok=True
+            ), name
+        else:
+            assert found[name].fillna("").tolist() == table[name].fillna("").tolist(), name
+
+
+def test_figures_are_written_as_python_writes_them(page: Page, address: str) -> None:
+    page.goto(address)
+    rng = np.random.default_rng(0)
+    values = [0.0, 0.0625, 2.125, 2.375, 0.615, 1.005, 0.9995, 999.5, 1e3, 59.96, 119.9, 120.0, 7200.0, 1.5e9]
+    values += [*(rng.integers(0, 4000, 300) / 8), *np.exp(rng.uniform(-5, 16, 300))]
+    for name in ("fixed", "signed", "seconds", "count"):
+        written = getattr(bench.report.written, name)
+        assert page.evaluate(f"(values) => values.map((value) => {name}(value))", values) == list(
+            map(written, values)
+        ), name
+    shares = np.linspace(0, 1, 401).tolist()
+    written = list(map(bench.report.written.chance, shares))
+    assert page.evaluate("(values) => values.map((value) => chance(value))", shares) == written
+    negative = [-1e-9, *(-value for value in values)]
+    for name in ("fixed", "signed"):
+        written = getattr(bench.report.written, name)
+        assert page.evaluate(f"(values) => values.map((value) => {name}(value))", negative) == list(
+            map(written, negative)
+        )
+    assert page.evaluate("fixed(2.125, 2)") == "2.12"
