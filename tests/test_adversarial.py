@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import sys
 from dataclasses import replace
 from functools import cache
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bench import adversarial, registry
+from bench import adversarial
 from bench.adaptation import next_second
 from bench.adversarial import Accuracy, Adversarial, annealed, discriminator, reverse, strength
 from bench.check import BACKBONE, new_run, phantom_task
@@ -25,30 +23,17 @@ from bench.images import predict
 from bench.network import Network
 from bench.run import Run, seeded
 from bench.train import train
-from tests.small import CHECKOUT
+from tests.plugins import DEPTHWISE, LAYERNORM, module, strategy
 
-LAYERNORM = Backbone("test_convnext", "random")
-DEPTHWISE = Backbone("mobilenetv2_035", "random", cut=2)
 NETS = pytest.mark.parametrize("backbone", [BACKBONE, LAYERNORM, DEPTHWISE], ids=lambda b: b.label)
 BOTH = pytest.mark.parametrize("name", ["dann", "cdan"])
 FAST = Protocol(epochs=2, batch_size=8)
-
-
-def strategy(name: str) -> FineTune:
-    found = registry.load_strategy(name, CHECKOUT)
-    assert isinstance(found, FineTune)
-    return found
 
 
 def adversary(name: str) -> Adversarial:
     found = strategy(name)
     assert isinstance(found, Adversarial)
     return found
-
-
-def module(name: str) -> ModuleType:
-    """The strategy's file, for its functions."""
-    return sys.modules[type(strategy(name)).__module__]
 
 
 @cache

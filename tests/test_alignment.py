@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import sys
 from dataclasses import replace
 from functools import cache
 from itertools import islice
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -19,25 +17,14 @@ from torch import Tensor
 from bench import registry
 from bench.adaptation import Adaptation, next_second, second_images
 from bench.check import new_run, phantom_task
-from bench.contract import Backbone, Protocol, Task
+from bench.contract import Protocol, Task
 from bench.finetune import task_loss
 from bench.images import Images
 from bench.run import Run
+from tests.plugins import LAYERNORM, module, strategy
 from tests.small import CHECKOUT
 
-LAYERNORM = Backbone("test_convnext", "random")
 NAMES = ["coral", "mmd", "mcc"]
-
-
-def strategy(name: str) -> Adaptation:
-    found = registry.load_strategy(name, CHECKOUT)
-    assert isinstance(found, Adaptation)
-    return found
-
-
-def module(name: str) -> ModuleType:
-    """The strategy's file, for its functions."""
-    return sys.modules[type(strategy(name)).__module__]
 
 
 @cache

@@ -20,6 +20,12 @@ NETWORKS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _narrow_discriminator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It keeps the same promises as a wide one, in a fifth of the time."""
+    monkeypatch.setattr("bench.adversarial.HIDDEN", 32)
+
+
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("kind", PHANTOMS)
 @pytest.mark.parametrize("name", sorted(registry.strategies(CHECKOUT)))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import sys
 from dataclasses import replace
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -13,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bench import registry
 from bench.adaptation import second_of
 from bench.check import BACKBONE, new_run, phantom_task, state_digest
 from bench.contract import Backbone, Hparams, Protocol, Task
@@ -33,22 +30,9 @@ from bench.network import Network
 from bench.prediction import Prediction, for_labelled, for_second
 from bench.run import Run
 from bench.train import make_optimizer
-from tests.small import CHECKOUT
+from tests.plugins import DEPTHWISE, LAYERNORM, module, strategy
 
-DEPTHWISE = Backbone("mobilenetv2_035", "random", cut=2)
-LAYERNORM = Backbone("test_convnext", "random")
 SHORT = Protocol(epochs=2, trials=1, batch_size=8)
-
-
-def strategy(name: str) -> FineTune:
-    found = registry.load_strategy(name, CHECKOUT)
-    assert isinstance(found, FineTune)
-    return found
-
-
-def module(name: str) -> ModuleType:
-    """The strategy's file, for its functions."""
-    return sys.modules[type(strategy(name)).__module__]
 
 
 def small(kind: str, images: int = 16) -> Task:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import sys
 from dataclasses import replace
 from functools import cache
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,22 +14,20 @@ from scipy.special import log_softmax, softmax
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
-from bench import registry, weights_origin
+from bench import weights_origin
 from bench.backbones import build_features
 from bench.check import BACKBONE, PHANTOMS, examine, new_run, phantom_task, state_digest
 from bench.contract import Backbone, Protocol, Task
 from bench.errors import Diverged
-from bench.finetune import FineTune, task_loss
+from bench.finetune import task_loss
 from bench.images import predict
 from bench.maps import maps_obstacle, with_maps
 from bench.network import Network
 from bench.probe import probe_head
 from bench.run import Run, seeded
 from bench.stages import stage_ends, stages
-from tests.small import CHECKOUT
+from tests.plugins import DEPTHWISE, LAYERNORM, module, strategy
 
-LAYERNORM = Backbone("test_convnext", "random")
-DEPTHWISE = Backbone("mobilenetv2_035", "random", cut=2)
 FAST = Protocol(epochs=2, batch_size=8)
 NAMES = ["l2_sp", "delta", "bss", "stoch_norm", "co_tuning", "distill"]
 SOURCE = {
@@ -39,17 +35,6 @@ SOURCE = {
     "bias": torch.randn(7, generator=torch.Generator().manual_seed(6)),
 }
 """A classifier over seven source classes on test_resnet's features."""
-
-
-def strategy(name: str) -> FineTune:
-    found = registry.load_strategy(name, CHECKOUT)
-    assert isinstance(found, FineTune)
-    return found
-
-
-def module(name: str) -> ModuleType:
-    """The strategy's file, for its functions."""
-    return sys.modules[type(strategy(name)).__module__]
 
 
 @cache

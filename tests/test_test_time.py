@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import copy
 import io
-import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -18,29 +16,16 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bench import listing, registry
+from bench import listing
 from bench.check import BACKBONE, new_run, phantom_task, state_digest
 from bench.contract import Backbone, Protocol, Task
-from bench.finetune import FineTune
 from bench.images import Images, predict
 from bench.network import Network
 from bench.prediction import Prediction, for_labelled, for_second
 from bench.run import Run
-from tests.small import CHECKOUT
+from tests.plugins import DEPTHWISE, module, strategy
 
-DEPTHWISE = Backbone("mobilenetv2_035", "random", cut=2)
 SHORT = Protocol(epochs=2, trials=1, batch_size=8)
-
-
-def strategy(name: str) -> FineTune:
-    found = registry.load_strategy(name, CHECKOUT)
-    assert isinstance(found, FineTune)
-    return found
-
-
-def module(name: str) -> ModuleType:
-    """The strategy's file, for its functions."""
-    return sys.modules[type(strategy(name)).__module__]
 
 
 def small(kind: str, images: int = 20) -> Task:
