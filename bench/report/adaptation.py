@@ -141,7 +141,7 @@ def _ends(curves: pd.Series) -> str:
 def _network(row: pd.Series) -> str:
     amount = "" if pd.isna(row["per_class"]) else f", {int(row['per_class'])} a class"
     amount = amount or ("" if row["fraction"] == 1 else f", {row['fraction']:g} of train")
-    return f"{row['backbone']}, {row['size']} px{amount}"
+    return f"{row['backbone']}, {row['size']}\u00a0px{amount}"
 
 
 def _between(low: float, high: float) -> str:
