@@ -16,11 +16,11 @@ from bench.metrics import auc, probabilities
 SND_TEMPERATURE = 0.05
 """As in Saito et al. 2021."""
 
-Judge = Callable[[Predictor], dict[str, float]]
-"""A trial's predictor -> its label-free scores and the oracle's, by column."""
+Judge = Callable[[Predictor, float], dict[str, float]]
+"""A trial's predictor and its val AUC -> its label-free scores and the oracle's, by column."""
 
 
-def judge_on(target: Images, kind: Kind) -> Judge:
+def judge_on(target: Images, kind: Kind) -> Callable[[Predictor], dict[str, float]]:
     """Scores on the target's val images, whose labels only the oracle's score is made with."""
 
     def judge(predictor: Predictor) -> dict[str, float]:

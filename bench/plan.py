@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
 import itertools
 import json
@@ -17,7 +16,7 @@ from bench.config import Amount, Matrix
 from bench.contract import Backbone, Dataset, Info, Protocol, Strategy
 from bench.errors import MedtransferError, UsageError, nearest
 from bench.natural_reference import open_natural
-from bench.rules import is_range, shown
+from bench.rules import is_range, matches, shown
 
 
 @dataclass(frozen=True)
@@ -264,5 +263,4 @@ def _matches(choice: Choice, key: str, pattern: str) -> bool:
         "fraction": f"{choice.amount.fraction:g}",
         "per_class": choice.amount.per_class,
     }
-    # Brackets are part of a cut backbone's name, not a set of characters.
-    return fnmatch.fnmatchcase(str(values[key]), pattern.replace("[", "[[]"))
+    return matches(str(values[key]), pattern)

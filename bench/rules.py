@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -86,6 +87,11 @@ def checked(rule: Rule, value: Any, where: str) -> Any:
 def is_range(value: Any) -> TypeGuard[Mapping[str, Any]]:
     """Whether a setting is a range to tune in; another table is a fixed value."""
     return isinstance(value, Mapping) and set(value) == {"low", "high"}
+
+
+def matches(text: str, pattern: str) -> bool:
+    """As `--only` has it: fnmatch, but brackets are part of a cut backbone's name, not a set of characters."""
+    return fnmatch.fnmatchcase(text, pattern.replace("[", "[[]"))
 
 
 def shown(value: Any) -> str:

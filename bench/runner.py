@@ -66,7 +66,7 @@ def _run(cell: Cell, seeds: Sequence[int], session: Session, started: str) -> li
         precision=device.precision(session.device),
         memory=session.memory,
     )
-    judge = _judge(dataset, cell, session) if task.shift and cell.protocol.trials > 1 else None
+    judge = _judge(dataset, task, cell, session) if task.shift and cell.protocol.trials > 1 else None
     hparams, trials, tuning = _tuned(cell, strategy, task, run, session, len(seeds), judge)
     run = replace(run, trials=trials)
     examples.record(session.results, cell.dataset, strategy, task, defaults(strategy, cell.settings), run)
@@ -103,13 +103,15 @@ def _run(cell: Cell, seeds: Sequence[int], session: Session, started: str) -> li
     return statuses
 
 
-def _judge(dataset: Dataset, cell: Cell, session: Session) -> Judge:
-    """A shift task's further scores of a trial: on the target's val, and its AUC on the target's test."""
+def _judge(dataset: Dataset, task: Task, cell: Cell, session: Session) -> Judge:
+    """A shift task's further scores of a trial: on the target's val, its AUC on the target's test, and the margin that
+    its choice by source val was made with."""
     assert dataset.target is not None
     key = f"{cell.hashes['data_hash']}/target"
     on_val = judge_on(to_device(dataset.target.load("val", cell.size), f"{key}/val", session.device), dataset.info.kind)
     on_test = evaluate.test_auc(dataset, cell.size, key, session.device)
-    return lambda predictor: on_val(predictor) | {"target_test_auc": on_test(predictor)}
+    margin = margin_of(task, cell.protocol)
+    return lambda predictor, auc: on_val(predictor) | {"target_test_auc": on_test(predictor), "val_margin": margin(auc)}
 
 
 def _tuned(

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bench.best import in_order
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -43,7 +45,18 @@ SELECTIONS = {
 }
 
 
-def chosen(trials: Sequence[Any], selection: str) -> Any:
-    """The best trial (a Trial, or a mapping with its columns); the earlier among equals. None where there is none."""
-    complete = [t for t in trials if (t["state"] if isinstance(t, Mapping) else t.state) == "complete"]
-    return min(complete, key=SELECTIONS[selection].key, default=None)
+def chosen(trials: Sequence[Mapping[str, Any]], selection: str) -> Mapping[str, Any]:
+    """The trial that the harness takes, of a trials file's lines. Among those equal by a label-free score, and by
+    source val itself, bench.best decides. Raises ValueError where none is complete."""
+    complete = [trial for trial in trials if trial["state"] == "complete"]
+    scores = [(_known(trial.get("val_auc")), _known(trial.get("val_loss"))) for trial in complete]
+    # The margin was measured at each trial's own AUC: the highest one's counts.
+    margins = {auc: _known(trial.get("val_margin")) for (auc, _), trial in zip(scores, complete, strict=True)}
+    by_val = [complete[at] for at in in_order(scores, lambda auc: margins.get(auc) or 0.0)]
+    if not by_val:
+        raise ValueError("no trial is complete")
+    return by_val[0] if selection == "source_val" else min(by_val, key=SELECTIONS[selection].key)
+
+
+def _known(value: Any) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

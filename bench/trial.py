@@ -26,6 +26,8 @@ class Trial:
     """val loss after each epoch."""
     seconds: float
     images_seen: int
+    val_margin: float | None = None
+    """Of shift tasks: how far below this val AUC another counts as equal (bench.best)."""
     entropy: float | None = None
     """This and the next two, of shift tasks: label-free scores on the target's val images (bench.selection)."""
     information: float | None = None

@@ -71,7 +71,7 @@ def tune(
     the number of trials done, so that a resumed search goes on as an uninterrupted one would. `judge` gives the further
     scores of a trial in a shift task, where none is ended early: each way of choosing sees the same trials."""
     trials = list(done)
-    judge = judge or (lambda predictor: {})
+    judge = judge or (lambda predictor, auc: {})
     if strategy.fit_many is not None:
         left = run.protocol.trials - len(trials)
         return _together(strategy, settings, task, run, cell, record, judge) if left > 0 else trials
@@ -141,7 +141,7 @@ def _try(
         with seeded(SEED, run.device):
             predictor = strategy.fit(task, dict(hparams), own)
             auc, loss = score(predictor, task)
-        judged = {name: _known(value) for name, value in judge(predictor).items()}
+        judged = {name: _known(value) for name, value in judge(predictor, auc).items()}
         state = "complete"
     except optuna.TrialPruned:
         state, auc = "pruned", max((a for a in curve if a is not None), default=None)
@@ -174,7 +174,7 @@ def _together(
         judged: dict[str, float | None] = {}
         try:
             auc, loss, state = *score(predictor, task), "complete"
-            judged = {name: _known(value) for name, value in judge(predictor).items()}
+            judged = {name: _known(value) for name, value in judge(predictor, auc).items()}
         except Diverged:
             auc, loss, state = None, None, "diverged"
         seconds = (time.perf_counter() - started) / len(asked)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +15,8 @@ from bench.images import predict
 from bench.label_free import judge_on, label_free
 from bench.prediction import Prediction, for_labelled, for_second
 from bench.selection import SELECTIONS, chosen
+from bench.trial import Trial
+from bench.tune import ranked
 
 
 def literal(logits: np.ndarray) -> tuple[float, float, float]:
@@ -70,7 +71,24 @@ def test_each_selection_takes_its_own_best_and_never_an_incomplete_trial() -> No
     ]
     picks = {name: trials.index(chosen(trials, name)) for name in SELECTIONS}
     assert picks == {"source_val": 0, "entropy": 1, "information": 2, "snd": 2, "oracle": 1}
-    assert chosen([SimpleNamespace(**trials[3])], "oracle") is None
+    with pytest.raises(ValueError, match="no trial is complete"):
+        chosen(trials[3:], "oracle")
+
+
+def test_the_report_takes_the_trial_that_the_tuner_takes() -> None:
+    trials = [
+        {"state": "complete", "val_auc": 0.94, "val_loss": 0.6, "val_margin": 0.03},
+        {"state": "complete", "val_auc": 0.92, "val_loss": 0.3, "val_margin": 0.05},
+        {"state": "complete", "val_auc": 0.90, "val_loss": 0.1, "val_margin": 0.05},
+    ]
+    facts = {"params": {}, "hparams": {}, "curve": [], "losses": [], "seconds": 0.0, "images_seen": 0}
+    margins = {trial["val_auc"]: trial["val_margin"] for trial in trials}
+    tuned = ranked([Trial(number=n, **facts, **t) for n, t in enumerate(trials)], margins.__getitem__)[0]
+    assert chosen(trials, "source_val") is trials[tuned.number] is trials[1]
+
+
+def test_nothing_is_chosen_by_the_targets_test() -> None:
+    assert "target_test_auc" not in {selection.column for selection in SELECTIONS.values()}
 
 
 def test_a_matrix_file_may_not_select_by_the_oracle() -> None:

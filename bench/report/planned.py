@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import itertools
 from collections.abc import Mapping
 from dataclasses import fields, replace
@@ -12,6 +11,7 @@ import pandas as pd
 
 from bench.contract import Backbone
 from bench.report.frames import CELL
+from bench.rules import matches
 
 Key = tuple[Any, ...]
 """The values of CELL; no images a class is None."""
@@ -52,7 +52,5 @@ def keys(rows: pd.DataFrame) -> list[Key]:
 
 
 def _matches(key: Key, name: str, pattern: str) -> bool:
-    """As `medtransfer run --only` has it: brackets are part of a cut backbone's name."""
     value = key[CELL.index(name)]
-    text = f"{value:g}" if name == "fraction" else str(value)
-    return fnmatch.fnmatchcase(text, pattern.replace("[", "[[]"))
+    return matches(f"{value:g}" if name == "fraction" else str(value), pattern)
