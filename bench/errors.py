@@ -4,11 +4,19 @@ traceback."""
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, line ends, what turns the direction of writing, and halves of characters (the bytes of a file
+name that is not UTF-8): a name with one of them could break a line, forge one or steer a terminal."""
 
 
 class MedtransferError(Exception):
     """Base of every error that is the input's or the surroundings' doing, not the program's."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class UsageError(MedtransferError):
@@ -38,6 +46,11 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     if close:
         return f' Did you mean "{close[0]}"?'
     return f" Valid: {', '.join(names)}." if names else ""
+
+
+def printable(text: str) -> str:
+    """The text in one line, as any terminal, file or page takes it: what is UNPRINTABLE becomes `\\x1b`, say."""
+    return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def brief(error: BaseException) -> str:
