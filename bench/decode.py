@@ -1,5 +1,8 @@
 """One image file -> uint8 pixels: PNG, JPEG and TIFF through Pillow, DICOM through pydicom (an extra).
 
+Of Pillow's many readers only those three are asked, whatever a file is called: that for EPS, for one, would hand the
+file to Ghostscript, which runs it as a program. Sizes are checked before pixels are decoded.
+
 8-bit images stay as they are. 16-bit ones are scaled by their type's range (0..65535 -> 0..255), so that brightness
 stays comparable between images; 32-bit and float images, which have no such range, each by their own minimum and
 maximum. DICOM: rescale slope and intercept, then the file's (first) window, or else the image's own minimum and
@@ -8,6 +11,7 @@ maximum; MONOCHROME1 is inverted.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,13 +23,16 @@ from bench.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm")
 GRAY_MODES = {"1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L"}
+PIXELS = 1 << 27
+"""Of the largest image that is read, 11585 x 11585: networks see a few hundred pixels a side."""
+_FORMATS = ("PNG", "JPEG", "TIFF")
 _FIX = "Replace it by an intact PNG, JPEG, TIFF or DICOM file, or remove it."
 
 
 def is_gray(path: Path) -> bool:
     """From the header alone. Raises DataError."""
     if path.suffix.lower() == ".dcm":
-        return int(_dicom(path, pixels=False).SamplesPerPixel) == 1
+        return bool(_dicom(path, pixels=False).SamplesPerPixel == 1)
     with _pillow(path) as image:
         return image.mode in GRAY_MODES
 
@@ -33,7 +40,12 @@ def is_gray(path: Path) -> bool:
 def decode(path: Path, size: int, gray: bool) -> np.ndarray:
     """uint8 [size, size] or, unless `gray`, [size, size, 3]: padded to a square with black, then resized (bilinear,
     antialiased). Raises DataError."""
-    image = _decode_dicom(path) if path.suffix.lower() == ".dcm" else _decode_pillow(path, size)
+    try:
+        image = _decode_dicom(path) if path.suffix.lower() == ".dcm" else _decode_pillow(path, size)
+    except DataError:
+        raise
+    except Exception as error:  # Pillow and pydicom raise many types on damaged files
+        raise DataError(f"{path}: damaged or cut short ({_reason(error)}). {_FIX}") from error
     image = image.convert("L" if gray else "RGB")
     side = max(image.size)
     if image.size != (side, side):
@@ -45,20 +57,30 @@ def decode(path: Path, size: int, gray: bool) -> np.ndarray:
 
 def _pillow(path: Path) -> Image.Image:
     try:
-        return Image.open(path)
+        image = Image.open(path, formats=_FORMATS)
+        pages = getattr(image, "n_frames", 1)
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{path}: has more than {PIXELS} pixels. Make it smaller, or cut it up.") from error
     except Exception as error:  # Pillow raises many types on malformed headers
         raise DataError(f"{path}: not a readable image ({_reason(error)}). {_FIX}") from error
+    if pages > 1:
+        raise DataError(f"{path}: has {pages} pages, expected one image. Save the pages as files of their own.")
+    _check_size(path, *image.size)
+    return image
+
+
+def _check_size(path: Path, width: int, height: int) -> None:
+    """An image is padded to a square, so it is the longer side that counts."""
+    if max(width, height) ** 2 > PIXELS:
+        raise DataError(
+            f"{path}: {width} x {height} px, more than {math.isqrt(PIXELS)} a side. Make it smaller, or cut it up."
+        )
 
 
 def _decode_pillow(path: Path, size: int) -> Image.Image:
     with _pillow(path) as image:
-        if (pages := getattr(image, "n_frames", 1)) > 1:
-            raise DataError(f"{path}: has {pages} pages, expected one image. Save the pages as files of their own.")
         image.draft(None, (size, size))  # a JPEG is decoded at 1/2, 1/4 or 1/8 where that is still large enough
-        try:
-            image.load()
-        except Exception as error:  # as above
-            raise DataError(f"{path}: damaged or cut short ({_reason(error)}). {_FIX}") from error
+        image.load()
         upright = ImageOps.exif_transpose(image)
         if upright.mode.startswith("I;16") or (upright.mode == "I" and image.format == "PNG"):  # a PNG's "I" is 16 bits
             return Image.fromarray((np.asarray(upright) / 257.0).round().astype(np.uint8))
@@ -74,6 +96,7 @@ def _decode_pillow(path: Path, size: int) -> Image.Image:
 def _decode_dicom(path: Path) -> Image.Image:
     header = _dicom(path, pixels=True)
     pydicom = _pydicom(path)
+    _check_size(path, int(header.Columns), int(header.Rows))
     if (frames := int(header.get("NumberOfFrames", 1) or 1)) > 1:
         raise DataError(f"{path}: has {frames} frames, expected one image. Save the frames as files of their own.")
     try:
@@ -112,8 +135,14 @@ def _stretch(path: Path, values: np.ndarray) -> np.ndarray:
 def _dicom(path: Path, pixels: bool) -> Any:
     pydicom = _pydicom(path)
     try:
+        syntax = pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID")
+        if syntax == pydicom.uid.DeflatedExplicitVRLittleEndian:
+            # pydicom unpacks all of the file at once, however large it becomes.
+            raise DataError(f"{path}: a deflated DICOM file, which is not read. Save it uncompressed, or as PNG.")
         header = pydicom.dcmread(path, stop_before_pixels=not pixels)
         _ = header.SamplesPerPixel, header.PhotometricInterpretation
+    except DataError:
+        raise
     except Exception as error:  # pydicom raises many types on malformed files
         raise DataError(f"{path}: not a readable DICOM image ({_reason(error)}). {_FIX}") from error
     return header
