@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy as np
 from bench.cache import cache_folder, filled, whole_file
 from bench.contract import SPLITS, Dataset, Info, Split
 from bench.decode import SUFFIXES, decode, is_gray
-from bench.errors import DataError
+from bench.errors import UNPRINTABLE, DataError
 from bench.splits import RATIOS, TRAIN_VAL, make_splits
 
 
@@ -36,7 +36,11 @@ class Table:
 def checked_path(root: Path, file: str) -> Path:
     """The image file, which must exist inside `root` and be of a known type. Raises DataError."""
     path = root / file
-    if not path.exists():
+    try:
+        there = path.exists()
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise DataError(f"{path}: {error.strerror}. Correct the path, or the folder's permissions.") from error
+    if not there:
         raise DataError(
             f"{path}: no such file{' (a broken link)' if path.is_symlink() else ''}. Correct the path or remove it."
         )
@@ -69,6 +73,7 @@ class ImageFiles(Dataset):
         a group that is in several domains is on one side in all of them."""
         _check_unique(info.name, table)
         self.paths = [checked_path(table.root, file) for file in table.files]
+        _check_one_each(info.name, table.files, self.paths)
         self.table = table
         strata = table.labels if table.domains is None else _by_domain(table.labels, table.domains)
         self.rows, split_notes = split_rows(info.name, strata, seed, table.split, table.groups)
@@ -138,7 +143,12 @@ def split_rows(
 
 
 def check_classes(info: Info, labels: Mapping[str, np.ndarray]) -> tuple[str, ...]:
-    """Notes on classes that val or test lack. Raises DataError where train lacks one, or has only one class."""
+    """Notes on classes that val or test lack. Raises DataError where train lacks one, or has only one class, and where
+    names are no names."""
+    checked_names(info.name, info.classes, "class")
+    if len(set(info.classes)) < len(info.classes):
+        twice = next(name for name in info.classes if info.classes.count(name) > 1)
+        raise DataError(f'{info.name}: two classes have the name "{twice}". Give each its own.')
     if len(info.classes) < 2 and info.kind != "multi-label":
         raise DataError(
             f'{info.name}: has one class ("{"".join(info.classes)}"), expected two or more. Add another class.'
@@ -174,9 +184,29 @@ def _none_empty(name: str, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]
     return rows
 
 
+def checked_names(where: str, names: Iterable[str], what: str) -> None:
+    """Names go into tables, pages and terminals. Raises DataError for one that could not, or that could break them."""
+    for name in names:
+        if UNPRINTABLE.search(name):
+            raise DataError(
+                f'{where}: the {what} "{name}" has characters in its name that are not UTF-8 text, or control '
+                "characters. Rename it."
+            )
+
+
+def _check_one_each(name: str, files: Sequence[str], paths: Sequence[Path]) -> None:
+    """One image under two names (`a.png`, `./a.png`, a link) could be in two splits."""
+    first: dict[Path, str] = {}
+    for file, path in zip(files, paths, strict=True):
+        other = first.setdefault(path.resolve(), file)
+        if other != file:
+            raise DataError(f"{name}: {other} and {file} are the same file. List every image once.")
+
+
 def _check_unique(name: str, table: Table) -> None:
     if not table.files:
         raise DataError(f"{name}: has no images. Check the path; see README for the layouts that are read.")
+    checked_names(name, table.files, "file")
     files, counts = np.unique(np.array(table.files), return_counts=True)
     if counts.max() > 1:
         raise DataError(f"{name}: {files[counts.argmax()]} is listed {counts.max()} times. List every image once.")

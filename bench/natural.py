@@ -59,6 +59,8 @@ def _decoded(path: Path, form: str) -> Natural:
         stream, offsets = npzfile.array(path, f"{split}_{form}_bytes"), npzfile.array(path, f"{split}_offsets")
         labels[split] = npzfile.array(path, f"{split}_labels").astype(np.int64)
         ends = offsets.astype(np.int64)
+        if labels[split].ndim != 1 or not len(labels[split]) or labels[split].min() < 0:
+            raise DataError(f"{path}: {split}_labels must be whole numbers [N] from 0, one an image.")
         if (
             ends.shape != (len(labels[split]) + 1,)
             or (np.diff(ends) < 1).any()

@@ -25,7 +25,7 @@ from bench.contract import Dataset, Info, Split
 from bench.decode import SUFFIXES, decode
 from bench.download import fetch, verify
 from bench.errors import DataError, UsageError, brief, nearest
-from bench.imagefiles import scanned
+from bench.imagefiles import checked_path, scanned
 from bench.natural import load_natural
 
 PHOTOGRAPHS = (
@@ -124,7 +124,8 @@ def _cifar10(source: str, root: Path) -> Dataset:
 def _folder(source: str, path: Path) -> Dataset:
     if not path.is_dir():
         raise DataError(f"{path}: no such folder. Check the path (it is relative to the current folder).")
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+    found = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and not file.is_dir())
+    files = [checked_path(path, file.relative_to(path).as_posix()) for file in found]
     if not files:
         raise DataError(f"{path}: has no images ({', '.join(SUFFIXES)}). Name a folder that has some.")
     digest = " ".join(scanned(files)[1])

@@ -18,14 +18,15 @@ in several is on the same side in all of them, so no patient of one domain's tra
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from bench.contract import SPLITS, Dataset, Info, Kind
-from bench.errors import DataError
-from bench.imagefiles import ImageFiles, Table
+from bench.errors import DataError, printable
+from bench.imagefiles import ImageFiles, Table, checked_names
 
 PREFIX = "csv:"
 LABELS = ("label", "labels", "grade")
@@ -51,7 +52,7 @@ def open_dataset(name: str, root: Path, seed: int, source_size: int) -> Dataset:
     )
     unused = [column for column in frame if column not in ("path", "split", "group", "domain", *LABELS)]
     together = f"domain {domain} of {', '.join(found)}" if domain else f"domains together: {', '.join(found)}"
-    notes = ((f"columns not used: {', '.join(unused)}",) if unused else ()) + ((together,) if found else ())
+    notes = ((printable(f"columns not used: {', '.join(unused)}"),) if unused else ()) + ((together,) if found else ())
     return ImageFiles(Info(name, kind, classes, channels=3, source=str(path)), table, seed, notes, domain)
 
 
@@ -64,6 +65,7 @@ def _path_and_domain(text: str) -> tuple[Path, str]:
 def _domains(path: Path, frame: pd.DataFrame, wanted: str) -> list[str]:
     """The domains that there are. Raises DataError where the one that is wanted is not among them."""
     found = sorted(set(_filled(path, frame, "domain"))) if "domain" in frame else []
+    checked_names(str(path), found, "domain")
     if wanted and not found:
         raise DataError(f'{path}: has no column "domain", so there is no domain "{wanted}". Add the column.')
     if wanted and wanted not in found:
@@ -73,16 +75,24 @@ def _domains(path: Path, frame: pd.DataFrame, wanted: str) -> list[str]:
 
 def _read(path: Path) -> pd.DataFrame:
     try:
-        frame = pd.read_csv(
-            path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True, index_col=False
-        )
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            # Not pandas' reader: it cuts long rows short, and fills short ones, without a word.
+            header, *rows = [row for row in csv.reader(file, skipinitialspace=True, strict=True) if row] or [[]]
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file. Check the path (it is relative to the current folder).") from error
-    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
+    except (OSError, ValueError, csv.Error) as error:
         raise DataError(
             f"{path}: not a readable UTF-8 CSV ({str(error).strip()}). Save it as CSV, comma-separated."
         ) from error
-    frame.columns = [str(column).strip() for column in frame.columns]
+    while len(header) > 1 and not header[-1].strip():  # spreadsheets leave commas at the ends of lines
+        header.pop()
+    columns = [column.strip() for column in header]
+    for number, row in enumerate(rows, start=2):
+        if len(row) < len(columns) or any(row[len(columns) :]):
+            raise DataError(f"{path}: row {number} has {len(row)} values, expected {len(columns)}. Correct it.")
+    if twice := [column for column in columns if columns.count(column) > 1]:
+        raise DataError(f'{path}: has the column "{twice[0]}" {columns.count(twice[0])} times. Remove all but one.')
+    frame = pd.DataFrame([row[: len(columns)] for row in rows], columns=columns, dtype=str)
     if "path" not in frame or sum(column in frame for column in LABELS) != 1:
         found = ", ".join(frame.columns)
         raise DataError(f"{path}: has columns {found}. It needs path and exactly one of label, labels and grade.")

@@ -9,7 +9,9 @@ patient are several, use a CSV with a `group` column.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -57,7 +59,10 @@ def open_dataset(name: str, root: Path, seed: int, source_size: int) -> Dataset:
 
 def _folders(folder: Path) -> list[Path]:
     """The folders in `folder`; a file beside them is an error, since it would be left out unnoticed."""
-    found = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    try:
+        found = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        _cannot_read(error)
     for path in found:
         if not path.is_dir():
             raise DataError(
@@ -66,10 +71,18 @@ def _folders(folder: Path) -> list[Path]:
     return found
 
 
+def _cannot_read(error: OSError) -> NoReturn:
+    raise DataError(f"{error.filename}: {error.strerror}. Correct the folder's permissions, or remove it.") from error
+
+
 def _files(folder: Path, top: Path) -> list[Path]:
     if not top.resolve().is_relative_to(folder.resolve()):
         raise DataError(f"{top}: leads out of {folder} (to {top.resolve()}). Copy the images into the folder.")
-    found = sorted(path for path in top.rglob("*") if not path.is_dir() or path.is_symlink())
+    found = []
+    for parent, folders, files in os.walk(top, onerror=_cannot_read):
+        found += [Path(parent, name) for name in files]
+        found += [path for name in folders if (path := Path(parent, name)).is_symlink()]
+    found = sorted(found)
     found = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
     if not found:
         raise DataError(f"{top}: has no images. Add some, or remove the folder.")

@@ -16,8 +16,8 @@ import numpy as np
 
 from bench import npzfile
 from bench.contract import KINDS, SPLITS, Dataset, Info, Kind, Split
-from bench.errors import DataError, nearest
-from bench.imagefiles import check_classes
+from bench.errors import DataError, brief, nearest
+from bench.imagefiles import check_classes, checked_names
 from bench.splits import TRAIN_VAL, make_splits
 
 PREFIX = "npz:"
@@ -75,7 +75,17 @@ class OwnNpz(Dataset):
         ids = npzfile.array(self.path, f"{part}_ids")
         if ids.shape != (count,):
             raise DataError(f"{self.path}: {part}_ids has shape {ids.shape}, expected [{count}]. One id an image.")
-        return ids.astype(str)
+        texts = self._texts(f"{part}_ids")
+        checked_names(str(self.path), texts, "id")
+        return np.array(texts)
+
+    def _texts(self, key: str) -> list[str]:
+        """A text array, flat."""
+        values = npzfile.array(self.path, key)
+        try:
+            return [str(text) for text in values.astype(str).ravel().tolist()]
+        except (UnicodeDecodeError, TypeError, ValueError) as error:
+            raise DataError(f"{self.path}: {key} is not text ({brief(error)}). Save it with dtype=str.") from error
 
     def _split_train(self, seed: int) -> None:
         images, labels = self.parts["train"]
@@ -99,14 +109,14 @@ class OwnNpz(Dataset):
             raise DataError(f"{self.path}: the largest label is {count - 1}. Number the classes 0, 1, 2, ...")
         classes = tuple(str(index) for index in range(count))
         if "class_names" in present:
-            classes = tuple(npzfile.array(self.path, "class_names").astype(str).ravel().tolist())
+            classes = tuple(self._texts("class_names"))
             if len(classes) < count:
                 raise DataError(
                     f"{self.path}: class_names has {len(classes)} names for {count} classes. Add the others."
                 )
         kind: Kind = "multi-label" if multi else "binary" if len(classes) == 2 else "multi-class"
         if "kind" in present:
-            told = str(npzfile.array(self.path, "kind").astype(str).ravel()[0])
+            told = "".join(self._texts("kind")[:1])
             known = {each: each for each in KINDS}
             if told not in known:
                 raise DataError(f'{self.path}: kind is "{told}".{nearest(told, KINDS)}')
