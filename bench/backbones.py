@@ -167,6 +167,8 @@ def _published(backbone: Backbone, weights: Weights) -> nn.Module:
     with the classifier, since only then is timm strict; it is dropped afterwards. Raises WeightsError."""
     name, kwargs = timm_arguments(backbone)
     source = {"file": str(weights.path), "custom_load": weights.custom}
+    if weights.path is not None and weights.path.suffix != ".safetensors" and not weights.custom:
+        read_state(weights.path)  # refuses what could run code, which not every version of timm does of itself
     network: Any
     try:
         network = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=source, **kwargs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import PretrainedCfg
 from torch import Tensor
@@ -156,7 +158,15 @@ def source_head(backbone: Backbone) -> dict[str, Tensor] | None:
 def read_state(path: Path) -> dict[str, Tensor]:
     """The tensors in a weights file, by name, on the CPU; no code in the file is run. Raises WeightsError."""
     try:
+        if path.suffix != ".safetensors" and zipfile.is_zipfile(path):
+            _check_unpacked(path)
         state = timm.models.load_state_dict(str(path), weights_only=True)
+    except WeightsError:
+        raise
+    except AttributeError as error:  # what is no state dict has no items, or names that are no text
+        raise WeightsError(
+            f"{path}: not a state dict. Save `model.state_dict()` alone, best as .safetensors."
+        ) from error
     except Exception as error:  # what a damaged file raises depends on where it is damaged
         if "weights_only" in str(error):
             raise WeightsError(
@@ -164,14 +174,35 @@ def read_state(path: Path) -> dict[str, Tensor]:
                 "Save the state dict alone, best as .safetensors."
             ) from error
         raise WeightsError(f"{path}: cannot be read ({brief(error)}). Copy or download it again.") from error
-    odd = [name for name, value in state.items() if not isinstance(value, Tensor)]
+    odd = [name for name, value in state.items() if not isinstance(name, str) or not _plain(value)]
     if odd or not state:
-        what = f'"{odd[0]}" is not a tensor' if odd else "it is empty"
+        what = f'"{odd[0]}" is not a plain tensor with a name' if odd else "it is empty"
         raise WeightsError(f"{path}: not a state dict ({what}). Save `model.state_dict()` alone, best as .safetensors.")
     return state
 
 
+def _check_unpacked(path: Path) -> None:
+    """torch stores tensors as they are; what is packed could become larger than the memory."""
+    with zipfile.ZipFile(path) as archive:
+        if any(info.file_size != info.compress_size for info in archive.infolist()):
+            raise WeightsError(f"{path}: is compressed, as torch.save does not. Save the state dict with torch.save.")
+
+
+def _plain(value: object) -> bool:
+    """A tensor that holds real values as they are: not sparse, quantized or without memory."""
+    if not isinstance(value, Tensor) or value.layout != torch.strided:
+        return False
+    return not (value.is_complex() or value.is_quantized or value.is_meta)
+
+
 def _existing(name: str) -> Path:
+    try:
+        return _found(name)
+    except (OSError, RuntimeError) as error:  # a name that is too long, a folder that may not be read, "~nobody"
+        raise WeightsError(f"file:{name}: cannot be read ({brief(error)}). Correct the path.") from error
+
+
+def _found(name: str) -> Path:
     path = Path(name).expanduser()
     if path.is_file() and path.suffix in SUFFIXES:
         return path

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import http.server
 import os
+import re
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +23,7 @@ from bench import hub, weights_origin
 from bench.backbones import build_features, feature_width
 from bench.contract import Backbone
 from bench.errors import UsageError, WeightsError
+from bench.hub import Fetched
 from bench.weights_origin import read_state, resolve
 
 TAGGED = "test_resnet.r160_in1k"
@@ -232,6 +235,56 @@ def test_a_pickle_that_could_run_code_is_refused(tmp_path: Path) -> None:
         read_state(tmp_path / "net.pth")
 
 
+def test_no_pickle_reaches_timm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the hub neither: older versions of timm read it as torch.load does by default."""
+    torch.save({"weight": Stranger()}, tmp_path / "net.bin")
+    found = Fetched(tmp_path / "net.bin", "hub:somewhere@abc", custom=False)
+    monkeypatch.setattr("bench.weights_origin.fetch", lambda model, config: found)
+    monkeypatch.setattr("timm.create_model", None)
+    with pytest.raises(WeightsError, match=r"net\.bin: refused.*Save the state dict alone"):
+        build_features(Backbone("resnet18.a1_in1k"), 0)
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (torch.zeros(3).to_sparse(), "not a plain tensor"),
+        (torch.zeros(3, dtype=torch.complex64), "not a plain tensor"),
+        (torch.zeros(3, device="meta"), "not a plain tensor"),
+        (torch.zeros(1).expand(10**6, 10**6), "conv1.0.weight [1000000, 1000000] in the file"),  # 4 TB of one value
+    ],
+)
+def test_tensors_that_are_more_or_less_than_values_are_refused(tmp_path: Path, value: torch.Tensor, says: str) -> None:
+    torch.save({"conv1.0.weight": value}, tmp_path / "net.pth")
+    with pytest.raises(WeightsError, match=re.escape(says)):
+        build_features(Backbone("test_resnet", f"file:{tmp_path}/net.pth"), 0)
+
+
+@pytest.mark.parametrize("state", [[1], torch.zeros(1), {0: torch.zeros(1)}, {"model": None}, {"state_dict": "x"}])
+def test_what_is_no_state_dict_is_refused(tmp_path: Path, state: object) -> None:
+    torch.save(state, tmp_path / "net.pth")
+    with pytest.raises(WeightsError, match="not a state dict"):
+        read_state(tmp_path / "net.pth")
+
+
+def test_a_compressed_file_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(100_000)}, tmp_path / "plain.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pth") as plain,
+        zipfile.ZipFile(tmp_path / "net.pth", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+    assert read_state(tmp_path / "plain.pth")["weight"].numel() == 100_000
+    with pytest.raises(WeightsError, match="is compressed"):
+        read_state(tmp_path / "net.pth")
+
+
+def test_a_name_that_no_file_can_have(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="cannot be read"):
+        resolve(Backbone("resnet18", f"file:{tmp_path}/{'x' * 300}.pth"))
+
+
 @pytest.mark.parametrize("name", ["net.safetensors", "net.pth"])
 def test_damaged_files_are_named(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
@@ -246,7 +299,7 @@ def test_damaged_files_are_named(tmp_path: Path, name: str) -> None:
 
 def test_a_file_without_a_state_dict_is_refused(tmp_path: Path) -> None:
     torch.save({"epoch": 3, "weight": torch.zeros(1)}, tmp_path / "net.pth")
-    with pytest.raises(WeightsError, match='"epoch" is not a tensor'):
+    with pytest.raises(WeightsError, match='"epoch" is not a plain tensor'):
         read_state(tmp_path / "net.pth")
     torch.save({}, tmp_path / "empty.pth")
     with pytest.raises(WeightsError, match="it is empty"):
