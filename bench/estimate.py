@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import defaultdict
 from dataclasses import replace
@@ -12,10 +13,11 @@ from torch.nn import functional
 
 from bench import device, registry, store
 from bench.contract import Dataset
-from bench.errors import MedtransferError
+from bench.errors import DataError, MedtransferError, brief
 from bench.plan import Cell, Plan
 from bench.run import Run
 
+log = logging.getLogger(__name__)
 CALIBRATION_BATCH = 16
 SECOND = 2
 """How much more a training image costs where one of the second domain goes with it."""
@@ -71,7 +73,11 @@ def _measured(plan: Plan, where: torch.device) -> dict[tuple[str, str, int], flo
     path = plan.matrix.results / "rows.parquet"
     if not path.is_file():
         return {}
-    rows = pd.read_parquet(path)
+    try:
+        rows = pd.read_parquet(path)
+    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+        log.warning("%s cannot be read (%s): the report will make it anew", path, brief(error))
+        return {}
     rows = rows[(rows["status"] == "ok") & (rows["device"] == device.describe(where))]
     sums: dict[tuple[str, str, int], list[float]] = defaultdict(lambda: [0.0, 0.0])
     for row in rows.itertuples():
@@ -95,7 +101,10 @@ def _counts(cell: Cell) -> tuple[int, int]:
 
 
 def _trials_left(plan: Plan, cell: Cell) -> int:
-    tried = len(store.read_trials(plan.matrix.results, cell.fingerprint))
+    try:
+        tried = len(store.read_trials(plan.matrix.results, cell.fingerprint))
+    except DataError:
+        return 0  # the cell itself will say what is wrong with its file
     return max(0, cell.protocol.trials - tried) if cell.protocol.trials > 1 else 0
 
 

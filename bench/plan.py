@@ -14,7 +14,7 @@ from bench import ENGINE, registry, store
 from bench.backbones import resolve, too_small
 from bench.config import Amount, Matrix
 from bench.contract import Backbone, Dataset, Info, Protocol, Strategy
-from bench.errors import MedtransferError, UsageError, nearest
+from bench.errors import DataError, MedtransferError, UsageError, brief, nearest
 from bench.natural_reference import open_natural
 from bench.rules import is_range, matches, shown
 
@@ -133,7 +133,10 @@ def make_plan(matrix: Matrix, workspace: Path) -> Plan:
 
 
 def _check_settings(strategy: Strategy, settings: Mapping[str, Any]) -> None:
-    defaults = strategy.defaults()
+    try:
+        defaults = strategy.defaults()
+    except Exception:  # a plug-in's: its own cells fail with it, and say so
+        return
     for key, value in settings.items():
         where = f"[settings.{strategy.name}]"
         if key not in defaults:
@@ -206,6 +209,8 @@ def _dataset(matrix: Matrix, name: str, size: int, workspace: Path) -> tuple[Dat
         raise
     except MedtransferError as error:
         return None, "unknown", str(error)
+    except Exception as error:  # a dataset is a plug-in's, and reads files
+        return None, "unknown", str(DataError(f"{name}: cannot be read ({brief(error)}). Correct its files."))
 
 
 def _natural(matrix: Matrix, strategies: Iterable[Strategy], workspace: Path) -> tuple[str, str]:

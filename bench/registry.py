@@ -19,7 +19,7 @@ from typing import cast
 
 from bench import shift
 from bench.contract import Dataset, Strategy
-from bench.errors import DataError, UsageError, nearest
+from bench.errors import DataError, MedtransferError, UsageError, nearest
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,14 @@ def open_dataset(name: str, root: Path, seed: int = 0, source_size: int = 0, wor
     found = find("datasets", workspace)
     prefix, colon, _ = name.partition(":")
     path = _file("datasets", "dataset", prefix + colon if prefix + colon in found.files else name, found)
-    dataset: Dataset = _module(path).open_dataset(name, root, seed, source_size)
+    try:
+        dataset: Dataset = _module(path).open_dataset(name, root, seed, source_size)
+    except MedtransferError:
+        raise
+    except OSError as error:
+        raise DataError(f"{name}: {error.strerror or error}. Check the path and its permissions.") from error
+    except Exception as error:  # whatever a plug-in raises is its own fault, and fails its own cells only
+        raise DataError(f"{name}: {path} gave up: {_reason(error, path)}. Correct it.") from error
     if not isinstance(dataset, Dataset):
         raise DataError(f"{path}: open_dataset({name!r}) gave {type(dataset).__name__}, not a bench.contract.Dataset.")
     return dataset
@@ -98,7 +105,7 @@ def find(kind: str, workspace: Path | None = None) -> Plugins:
         for path in sorted(folder.glob("[!_]*.py")):
             try:
                 names = _NAMES[kind](path)
-            except Exception as error:  # whatever a plug-in raises is its own fault; the reason is kept and shown
+            except (Exception, SystemExit) as error:  # a plug-in's own fault; the reason is kept and shown
                 plugins.broken[path] = _reason(error, path)
                 continue
             for name in names:
@@ -175,7 +182,7 @@ def _load(path: Path, digest: str) -> ModuleType:
     return module
 
 
-def _reason(error: Exception, path: Path) -> str:
+def _reason(error: BaseException, path: Path) -> str:
     if isinstance(error, SyntaxError):
         return f"line {error.lineno}: {error.msg}"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
