@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict
-from typing import Any
 
 from bench import registry
 from bench.audit import audit
 from bench.errors import DataError
 from bench.plan import Plan
+from bench.report import audits
 from bench.store import write
+
+log = logging.getLogger(__name__)
 
 
 def record(plan: Plan) -> None:
     """Audit the plan's datasets, those not yet in the file, and add them to it. Datasets that cannot be read are left
     to their cells' failed rows."""
-    path = plan.matrix.results / "datasets.json"
-    known: dict[str, dict[str, Any]] = json.loads(path.read_bytes()) if path.is_file() else {}
+    path = plan.matrix.results / audits.FILE
+    known, unreadable = audits.read(plan.matrix.results)
+    for sentence in unreadable:
+        log.warning(sentence)
     for cell in plan.cells:
         key = f"{cell.dataset} {cell.size} px"
         if cell.error or known.get(key, {}).get("content_hash") == cell.hashes["data_hash"]:

@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 
 from bench.cache import whole_file
-from bench.errors import DataError
-from bench.trial import Trial
+from bench.errors import DataError, brief
+from bench.trial import Trial, parsed
 
 FAILED = ".failed.json"
 """Ending of the rows of failed cells, which a rerun tries again."""
+ROW = re.compile(r"(.+)-s([0-9]+)\.json")
+"""The names of the rows that need not be run again: fingerprint and seed."""
 
 
 def publish(results: Path, row: Mapping[str, Any], predictions: Mapping[str, np.ndarray] | None = None) -> None:
@@ -43,15 +45,21 @@ def finished(results: Path) -> set[tuple[str, int]]:
     done = set()
     with contextlib.suppress(FileNotFoundError):
         for entry in os.scandir(results / "cells"):
-            if entry.name.endswith(".json") and not entry.name.endswith(FAILED):
-                fingerprint, _, seed = entry.name.removesuffix(".json").rpartition("-s")
-                done.add((fingerprint, int(seed)))
+            if row := ROW.fullmatch(entry.name):  # any other file is somebody else's
+                done.add((row[1], int(row[2])))
     return done
 
 
 def read_row(results: Path, fingerprint: str, seed: int) -> dict[str, Any]:
-    """One finished row. Raises FileNotFoundError."""
-    return json.loads((results / "cells" / f"{fingerprint}-s{seed}.json").read_text())
+    """One finished row. Raises FileNotFoundError, and DataError where the file does not hold one."""
+    path = results / "cells" / f"{fingerprint}-s{seed}.json"
+    try:
+        row = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: damaged ({brief(error)}). Delete it; its cell is then run again.") from error
+    if not isinstance(row, dict) or not isinstance(row.get("status"), str):
+        raise DataError(f"{path}: not a row. Delete it; its cell is then run again.")
+    return row
 
 
 def record_trials(results: Path, fingerprint: str, trials: Sequence[Trial]) -> None:
@@ -73,10 +81,10 @@ def read_trials(results: Path, fingerprint: str) -> list[Trial]:
     path = _trials_path(results, fingerprint)
     if not path.exists():
         return []
-    whole, _, _ = path.read_bytes().rpartition(b"\n")
+    *whole, _ = path.read_bytes().split(b"\n")
     try:
-        return [Trial(**json.loads(line)) for line in whole.splitlines()]
-    except (ValueError, TypeError) as error:
+        return [parsed(line) for line in whole]
+    except ValueError as error:
         raise DataError(
             f"{path}: not a trials file of this version ({error}). Delete it; its cell is then tuned anew."
         ) from None

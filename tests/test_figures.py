@@ -20,7 +20,7 @@ from bench.report.frames import current, read_rows, read_trials
 from bench.report.leaderboard import leaderboard
 from bench.report.plots import canvas
 from bench.report.section import Evidence
-from tests.fake_results import Row, row, rows, write
+from tests.fake_results import Row, audited, row, rows, write
 
 EVIL = """<script>alert(1)</script>"><img src=x onerror=alert(2)> $a_b$ --> ]]> {{ 7*7 }} 'é 超 url(#a #010101"""
 
@@ -143,7 +143,7 @@ def test_hostile_names_are_only_text(tmp_path: Path) -> None:
     logits = np.random.default_rng(0).normal(0, 1, (40, 2)).astype(np.float32)
     for dataset in (EVIL, "_b"):
         predict(folder, dataset, np.array([f"{EVIL}{n}" for n in range(40)]), labels, logits)
-    entry = {"name": EVIL, "class_counts": {"train": {EVIL: 1, "other": 1}}}
+    entry = audited(EVIL, class_counts={"train": {EVIL: 1, "other": 1}})
     (folder / "datasets.json").write_text(json.dumps({"one": entry}))
     found = figures.sections(evidence(folder))
     page = "".join(section.body for section in found)

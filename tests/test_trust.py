@@ -15,7 +15,7 @@ from bench.contract import Backbone
 from bench.report import planned, trust
 from bench.report.page import gather
 from bench.report.section import Evidence
-from tests.fake_results import Row, row, rows, write
+from tests.fake_results import Row, audited, row, rows, write
 
 EVIL = """<script>alert(1)</script>"""
 LOST = {"test_auc": None, "test_auc_lo": None, "test_auc_hi": None}
@@ -175,7 +175,7 @@ def test_copies_in_test_are_named_and_so_is_what_was_not_audited(tmp_path: Path)
     folder = write(tmp_path / "run", full())
     overlap = {"first": "train", "second": "test", "exact": 1, "near": 22, "examples": []}
     clean = {"first": "train", "second": "val", "exact": 5, "near": 5, "examples": []}
-    entry = {"name": "d", "class_counts": {"train": {"x": 1}}, "overlaps": [overlap, clean], "sizes": {}}
+    entry = audited("d", overlaps=[overlap, clean])
     (folder / "datasets.json").write_text(json.dumps({"d 64 px": entry}))
     said = text_of(evidence(folder))
     assert "In test: d train–test: 1 exact, 22 near. They make a test score too good. Not looked for in e." in said

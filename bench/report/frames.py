@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from bench.cache import whole_file
-from bench.errors import UsageError
+from bench.errors import UsageError, printable
+from bench.trial import problem
 
 CELL = ["dataset", "backbone", "strategy", "size", "fraction", "per_class"]
 IDENTITY = [*CELL, "seed"]
@@ -68,15 +70,16 @@ def read_rows(folder: Path) -> pd.DataFrame:
     for path in sorted((folder / "cells").glob("*.json")):
         try:
             row = json.loads(path.read_bytes())
-        except (ValueError, OSError) as error:
-            warnings.append(f"{path.name} cannot be read and is left out: {error}")
+        except (ValueError, OSError, RecursionError) as error:
+            fix = "Delete it; its cell is then run again."
+            warnings.append(printable(f"{path.name} cannot be read and is left out: {error}. {fix}"))
             continue
         problem = _problem(row)
         if problem:
-            warnings.append(f"{path.name} is left out: {problem}")
+            warnings.append(printable(f"{path.name} is left out: {problem}"))
             continue
         file = path.name
-        rows.append({name: _checked(name, value, file, warnings) for name, value in row.items()})
+        rows.append({printable(name): _checked(name, value, file, warnings) for name, value in row.items()})
     return _typed(rows, warnings)
 
 
@@ -89,14 +92,19 @@ def read_trials(folder: Path) -> pd.DataFrame:
     """
     trials, warnings = [], []
     for path in sorted((folder / "cells").glob("*.trials.jsonl")):
-        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        try:
+            lines = path.read_bytes().split(b"\n")
+        except OSError as error:
+            warnings.append(printable(f"{path.name} cannot be read: {error.strerror}"))
+            continue
         for number, line in enumerate(lines):
             try:
                 if line.strip():
-                    trials.append({"fingerprint": path.name.removesuffix(".trials.jsonl"), **json.loads(line)})
-            except (ValueError, TypeError) as error:
+                    trials.append(_trial(line) | {"fingerprint": path.name.removesuffix(".trials.jsonl")})
+            except (ValueError, RecursionError) as error:
                 if number < len(lines) - 1:
-                    warnings.append(f"{path.name} line {number + 1} cannot be read and is left out: {error}")
+                    text = f"{path.name} line {number + 1} cannot be read and is left out: {error}"
+                    warnings.append(printable(text))
     columns = ["fingerprint", "number", "hparams", "state", "val_auc", "val_loss", "curve", "seconds", "images_seen"]
     frame = pd.DataFrame(trials)
     frame = frame.reindex(columns=[*columns, *sorted(set(frame.columns) - set(columns))])
@@ -180,10 +188,46 @@ def _checked(name: str, value: Any, file: str, warnings: list[str]) -> Any:
     """The value as its column holds it; nested values become JSON text, a value of the wrong type is warned of."""
     if isinstance(value, dict | list):
         value = json.dumps(value, sort_keys=True)
-    if value is None or name not in COLUMNS or _fits(COLUMNS[name], value):
-        return value
-    warnings.append(f"{file}: {name} is {value!r}, not {_WORDS[COLUMNS[name]]}, and counts as missing")
-    return None
+    wanted = _wanted(name, value)
+    if wanted:
+        warnings.append(printable(f"{file}: {name} is {value!r}, not {wanted}, and counts as missing"))
+        return None
+    # A reason may have several lines; nothing else of what printable() escapes has a place in a row.
+    return "\n".join(map(printable, value.split("\n"))) if isinstance(value, str) else value
+
+
+def _wanted(name: str, value: Any) -> str:
+    """What a column holds, in words, where this value is not that."""
+    if value is None:
+        return ""
+    if name not in COLUMNS:
+        return "" if isinstance(value, str | bool) or _fits(_FLOAT, value) else "text or a number"
+    if not _fits(COLUMNS[name], value):
+        return _WORDS[COLUMNS[name]]
+    if name in _LISTS and not _is_list(value):
+        return "a list of numbers in JSON"
+    # It is part of the name of a file, which must be in the folder.
+    return "the name of a file" if name == "fingerprint" and re.search(r"[/\\]", value) else ""
+
+
+_LISTS = {"curve", "disc_acc", "test_recall"}
+
+
+def _is_list(text: str) -> bool:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, list) and all(one is None or isinstance(one, float) or _fits(_FLOAT, one) for one in found)
+
+
+def _trial(line: bytes) -> dict[str, Any]:
+    found = json.loads(line)
+    if not isinstance(found, dict):
+        raise ValueError("it is not a JSON object")
+    if said := problem(found) or ("" if "number" in found else "it has no number"):
+        raise ValueError(said)
+    return {printable(name): value for name, value in found.items()}
 
 
 def _fits(dtype: str, value: Any) -> bool:
@@ -191,8 +235,9 @@ def _fits(dtype: str, value: Any) -> bool:
         return isinstance(value, str)
     if dtype == _BOOL:
         return isinstance(value, bool)
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and (dtype == _FLOAT or (math.isfinite(value) and value == int(value) and abs(value) < 2**63))
+    # Neither without end nor undefined, which a row says by null.
+    number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**63
+    return number and (dtype == _FLOAT or value == int(value))
 
 
 def _typed(rows: list[dict[str, Any]], warnings: list[str]) -> pd.DataFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from bench.errors import DataError
 from bench.metrics import decide
 from bench.report.predictions import Predicted
 
+OWN = re.compile("(^|->)(npz|folder|csv):")
+"""Names that lead anywhere on this machine. Rows may come from another one: a page does not follow them."""
 MOST, SIDE = 16, 96
 """Mistakes a dataset, and the largest side in pixels at which an image is kept."""
 
@@ -65,6 +68,8 @@ def grid(predicted: Predicted, runs: Sequence[Mapping[str, Any]]) -> Markup:
     licence = predicted.rows["licence"].iloc[0]
     if not isinstance(licence, str) or licence == "unknown":
         raise DataError("no licence is known, and pages are passed on: the images may show patients.")
+    if OWN.search(predicted.dataset):
+        raise DataError("they are somebody's own files, whatever the rows say of their licence.")
     images = _images(predicted, [mistake.index for mistake in mistakes], runs[predicted.folder])
     return Markup(
         '<h3>{}</h3><p class="soft">{} on {}, seed {}: a mistake in {:,} of n = {:,} test images.</p>'

@@ -14,7 +14,20 @@ import pandas as pd
 from markupsafe import Markup
 
 from bench.cache import whole_file
-from bench.report import adaptation, augmented, figures, literature, news, statistics, tables, trust, words, written
+from bench.errors import printable
+from bench.report import (
+    adaptation,
+    audits,
+    augmented,
+    figures,
+    literature,
+    news,
+    statistics,
+    tables,
+    trust,
+    words,
+    written,
+)
 from bench.report.embedded import FACETS, embedded
 from bench.report.frames import current, ok, read_rows, read_trials
 from bench.report.leaderboard import Leaderboard, leaderboard
@@ -52,6 +65,7 @@ def gather(folders: list[Path]) -> tuple[Evidence, list[str]]:
     trials = pd.concat([_without_attrs(part) for part in trial_parts], ignore_index=True)
     trials = trials.drop_duplicates(["fingerprint", "number"], keep="last")
     runs = tuple(_run(folder, unreadable) for folder in folders)
+    unreadable += [text for folder in folders for text in audits.read(folder)[1]]
     return Evidence(rows, trials, tuple(folders), runs, leaderboard(rows, "strategy")), unreadable
 
 
@@ -118,11 +132,20 @@ def _run(folder: Path, unreadable: list[str]) -> dict[str, Any]:
     if path.exists():
         try:
             found = json.loads(path.read_bytes())
-        except (ValueError, OSError) as error:
-            unreadable.append(f"{path.name} of {folder.name} cannot be read: {error}")
-    run = found if isinstance(found, dict) else {}
-    facts = {name: run.get(name) for name in ("command", "started_utc", "finished_utc", "matrix", "plan", "notes")}
-    return {**facts, "name": str(run.get("name") or folder.resolve().name)}
+        except (ValueError, OSError, RecursionError) as error:
+            unreadable.append(printable(f"{path.name} of {folder.name} cannot be read: {error}"))
+    run = audits.cleaned(found) if isinstance(found, dict) else {}
+    facts: dict[str, Any] = {}
+    for name, kind in _FACTS.items():
+        facts[name] = run.get(name)
+        if not isinstance(facts[name], kind | None):
+            facts[name] = None
+            unreadable.append(f"{path.name} of {folder.name}: its {name} cannot be read")
+    return {**facts, "name": printable(str(run.get("name") or folder.resolve().name))}
+
+
+_FACTS = {"command": str, "started_utc": str, "finished_utc": str, "matrix": dict, "plan": dict, "notes": list}
+"""What a page shows of run.json, which may be somebody else's."""
 
 
 def _notes(rows: pd.DataFrame, runs: tuple[dict[str, Any], ...]) -> list[tuple[str, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
@@ -13,6 +14,8 @@ from bench.contract import Backbone
 from bench.report.frames import CELL
 from bench.rules import matches
 
+MOST = 10**7
+"""Runs of a plan that is believed."""
 Key = tuple[Any, ...]
 """The values of CELL; no images a class is None."""
 
@@ -23,7 +26,16 @@ def cells(run: Mapping[str, Any]) -> set[Key] | None:
     needed = ("backbones", "strategies", "datasets", "sizes", "amounts", "seeds")
     if not isinstance(matrix, dict) or not all(matrix.get(name) for name in needed):
         return None
+    try:
+        return _cells(run, matrix)
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
+        return None  # somebody else's, or damaged: what was to be run is not known
+
+
+def _cells(run: Mapping[str, Any], matrix: Mapping[str, Any]) -> set[Key]:
     lists = (matrix["datasets"], backbones(run), matrix["strategies"], matrix["sizes"], matrix["amounts"])
+    if math.prod(map(len, lists)) * matrix["seeds"] > MOST:
+        raise ValueError("more runs than any plan has")
     found = {
         (dataset, label, strategy, size, float(amount["fraction"]), amount["per_class"])
         for dataset, label, strategy, size, amount in itertools.product(*lists)
@@ -36,8 +48,11 @@ def backbones(run: Mapping[str, Any]) -> dict[str, Backbone]:
     matrix = run.get("matrix")
     listed = matrix.get("backbones") if isinstance(matrix, dict) else None
     known = {field.name for field in fields(Backbone)}
-    found = [Backbone(**{name: value for name, value in one.items() if name in known}) for one in listed or []]
-    return {backbone.label: backbone for backbone in found}
+    try:
+        found = [Backbone(**{name: value for name, value in one.items() if name in known}) for one in listed or []]
+        return {backbone.label: backbone for backbone in found}
+    except (AttributeError, TypeError):
+        return {}
 
 
 def unnamed(backbone: Backbone) -> str:

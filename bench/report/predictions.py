@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +10,11 @@ from typing import cast
 import numpy as np
 import pandas as pd
 
+from bench import npzfile
 from bench.contract import KINDS, Kind
 from bench.errors import DataError
 from bench.metrics import probabilities
+from bench.report import audits
 from bench.report.frames import ok
 
 
@@ -78,22 +78,27 @@ def read(cell: pd.DataFrame, folders: Sequence[Path]) -> Predicted | None:
 def _arrays(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Test logits [N, K], labels and ids [N]. Raises DataError."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            logits, labels, ids = file["test_logits"], file["test_labels"], file["test_ids"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        logits, labels, ids = (npzfile.array(path, f"test_{what}") for what in ("logits", "labels", "ids"))
+    except DataError as error:
         raise DataError(
             f"{path.name} cannot be read ({error}). Delete it and its .json, and run its cell again."
         ) from None
-    fits = logits.ndim == 2 and len(logits) == len(labels) == len(ids) > 0 and np.isfinite(logits).all()
-    if not fits or not (labels.shape == logits.shape or (labels.ndim == 1 and labels.max() < logits.shape[1])):
+    if not _go_together(logits, labels, ids):
         raise DataError(f"{path.name} does not hold predictions. Delete it and its .json, and run its cell again.")
     return logits, labels, ids
 
 
+def _go_together(logits: np.ndarray, labels: np.ndarray, ids: np.ndarray) -> bool:
+    shapes = ids.ndim == 1 and logits.ndim == 2 and len(logits) == len(ids) and labels.shape in (logits.shape, ids.shape)
+    if not shapes or not logits.size or logits.dtype.kind != "f" or labels.dtype.kind not in "iubf":
+        return False
+    below = 2 if labels.ndim == 2 else logits.shape[1]
+    return bool(np.isfinite(logits).all() and labels.min() >= 0 and labels.max() < below)
+
+
 def _classes(folder: Path, row: pd.Series, outputs: int) -> tuple[str, ...]:
     """Names of the classes, from `datasets.json`; numbers where it has none."""
-    path = folder / "datasets.json"
-    entries = json.loads(path.read_bytes()) if path.is_file() else {}
-    names = [tuple(entry["class_counts"]["train"]) for entry in entries.values() if entry.get("name") == row["dataset"]]
+    entries = audits.read(folder)[0].values()
+    names = [tuple(entry["class_counts"]["train"]) for entry in entries if entry["name"] == row["dataset"]]
     fitting = [name for name in names if len(name) == outputs]
     return fitting[0] if fitting else tuple(f"class {n}" for n in range(outputs))

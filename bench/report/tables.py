@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from bench.report import audits
 from bench.report.frames import CELL, ok
 
 
@@ -59,8 +60,7 @@ def integrity(folders: Sequence[Path]) -> list[dict[str, Any]]:
     """What was found in each dataset (`datasets.json` of each folder): images a split, counts a class, duplicates."""
     found: dict[str, dict[str, Any]] = {}
     for folder in folders:
-        path = folder / "datasets.json"
-        found |= json.loads(path.read_bytes()) if path.is_file() else {}
+        found |= audits.read(folder)[0]
     for entry in found.values():
         first, *others = entry["class_counts"].values()
         entry["classes"] = [(name, [count, *(other[name] for other in others)]) for name, count in first.items()]
