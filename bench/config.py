@@ -13,7 +13,7 @@ from typing import Any
 
 from bench.contract import Backbone, Protocol
 from bench.errors import UsageError, nearest
-from bench.rules import BACKBONE, LIMITS, LISTS, Rule, checked, is_range, number, shown
+from bench.rules import BACKBONE, LIMITS, LISTS, Rule, checked, is_json, is_range, number, shown
 
 PRESETS = Path(__file__).parent / "presets"
 ONLY = ("dataset", "backbone", "strategy", "size", "fraction", "per_class")
@@ -116,9 +116,9 @@ def load(source: str, overrides: Mapping[str, Any] | None = None) -> Matrix:
         strategies=values["strategies"],
         datasets=tuple("->".join(map(_expand, name.split("->"))) for name in values["datasets"]),
         sizes=values["sizes"],
-        results=Path(values.get("results", f"results/{path.stem}")).expanduser(),
+        results=home(values.get("results", f"results/{path.stem}")),
         amounts=tuple(amounts) or (Amount(),),
-        data_root=Path(values.get("data_root", Matrix.data_root)).expanduser(),
+        data_root=home(values.get("data_root", Matrix.data_root)),
         protocol=Protocol(**{key: value for key, value in values.items() if key in PROTOCOL}),
         settings=_settings(document.get("settings", {}), {*listed, *values["strategies"]}, path),
         only=tuple(map(_only, only)),
@@ -145,9 +145,12 @@ def parse_backbone(spec: str) -> Backbone:
 def _find(source: str) -> Path:
     if source in presets():
         return presets()[source]
-    path = Path(source).expanduser()
-    if path.is_file():
-        return path
+    path = home(source)
+    try:
+        if path.is_file():
+            return path
+    except OSError as error:
+        raise UsageError(f"{source}: {error.strerror}. Check the path.") from error
     if path.suffix == ".toml" or len(path.parts) > 1:
         raise UsageError(f"No matrix file {source}. Check the path, or name a preset: {', '.join(presets())}.")
     raise UsageError(f'No preset or matrix file "{source}".{nearest(source, presets())}')
@@ -156,10 +159,10 @@ def _find(source: str) -> Path:
 def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{path}: not valid TOML: {error}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read: {error}") from error
+    except (ValueError, RecursionError) as error:  # a number of 5000 digits and a list a thousand lists deep among them
+        raise UsageError(f"{path}: not valid TOML: {error}") from error
 
 
 def table_of(value: Any, where: str, path: Path | None) -> dict[str, Any]:
@@ -199,7 +202,7 @@ def backbone_of(table: Any, path: Path | None) -> Backbone:
         raise UsageError(f'{where} has no model. Add one, such as model = "resnet18.a1_in1k".')
     for key, value in table.items():
         table[key] = checked(BACKBONE[key], value, f"{where} {key}")
-    if found := re.fullmatch(r"(.+)\[:(\d+)\]", table["model"]):
+    if found := re.fullmatch(r"(.+)\[:([0-9]{1,4})\]", table["model"]):
         cut = checked(BACKBONE["cut"], int(found[2]), f"{where} {table['model']}: cut")
         if table.setdefault("cut", cut) != cut:
             raise UsageError(f"{where} {table['model']}: contradicts cut = {table['cut']}. Keep one of them.")
@@ -228,6 +231,8 @@ def _settings(tables: Any, strategies: set[str], path: Path) -> dict[str, dict[s
         if name not in strategies:
             raise UsageError(f'{path}: [settings.{name}]: "{name}" is not among strategies.{nearest(name, strategies)}')
         for key, value in table_of(table, f"[settings.{name}]", path).items():
+            if not is_json(value):
+                raise UsageError(f"{path}: [settings.{name}] {key} = {shown(value)}: must be numbers or text.")
             if isinstance(value, dict) and not {"low", "high"}.isdisjoint(value):
                 _range(value, f"{path}: [settings.{name}] {key}")
     return dict(tables)
@@ -251,4 +256,12 @@ def _only(text: str) -> tuple[str, str]:
 def _expand(name: str) -> str:
     """`file:~/w.pt` -> `file:/home/me/w.pt`; anything without a path stays as it is."""
     prefix, colon, path = name.partition(":")
-    return f"{prefix}:{Path(path).expanduser()}" if colon and path.startswith("~") else name
+    return f"{prefix}:{home(path)}" if colon and path.startswith("~") else name
+
+
+def home(path: str | Path) -> Path:
+    """The path with "~" as the home folder. Raises UsageError where there is none of that name."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{path}: no such user has a home folder here. Write the path without ~.") from error

@@ -17,6 +17,7 @@ from bench.contract import Backbone, Dataset, Info, Protocol, Strategy
 from bench.errors import DataError, MedtransferError, UsageError, brief, nearest
 from bench.natural_reference import open_natural
 from bench.rules import is_range, matches, shown
+from bench.tune import check_ranges
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,7 @@ def _check_settings(strategy: Strategy, settings: Mapping[str, Any]) -> None:
         elif is_range(value):
             raise UsageError(f"{where} {key} = {shown(value)}: a range, but {key} is not a number.")
     strategy.check_settings(settings)
+    check_ranges(strategy, settings)
 
 
 def _cell(

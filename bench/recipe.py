@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -77,6 +78,11 @@ def load_recipe(path: Path, overrides: Mapping[str, Any]) -> Recipe:
     for backbone in backbones:
         if not backbone.name or backbone.weights != "random":
             raise UsageError(f'{path}: [[backbone]] {backbone.model}: needs a name and weights = "random".')
+        if not re.fullmatch(r"\w[\w.+-]{0,99}", backbone.name):
+            raise UsageError(
+                f'{path}: [[backbone]] name = "{backbone.name}": becomes the name of files, so it must be letters, '
+                "digits, _ . + and -."
+            )
     return Recipe(backbones=backbones, teachers=teachers, **values)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from bench.errors import UsageError
+from bench.errors import UNPRINTABLE, UsageError
 from bench.selection import SELECTIONS
 
 
@@ -32,28 +32,31 @@ def choice(*values: str) -> Rule:
     return Rule(str, lambda v: v in values, " or ".join(f'"{v}"' for v in values))
 
 
-TEXT = Rule(str, bool, "a non-empty string")
+TEXT = Rule(str, lambda v: bool(v) and not UNPRINTABLE.search(v), "a non-empty string without control characters")
 LISTS = {
     "strategies": TEXT,
     "datasets": TEXT,
-    "sizes": number(int, 8),
+    "sizes": number(int, 8, 10_000),
     "fractions": Rule(float, lambda v: 0 < v <= 1, "a number above 0, at most 1"),
-    "per_class": number(int, 1),
+    "per_class": number(int, 1, 10**9),
 }
 # Keys that are not here may hold any value of the type of their default (numbers: at least 0).
 LIMITS = {
-    "seeds": number(int, 1),
-    "jobs": number(int, 1),
-    "epochs": number(int, 1),
-    "trials": number(int, 1),
-    "batch_size": number(int, 2),  # BatchNorm has no variance over a single image
+    "seeds": number(int, 1, 10_000),
+    "jobs": number(int, 1, 10_000),
+    "epochs": number(int, 1, 100_000),
+    "trials": number(int, 1, 10_000),
+    "batch_size": number(int, 2, 100_000),  # BatchNorm has no variance over a single image
+    "patience": number(int, 0, 100_000),
+    "source_size": number(int, 0, 10_000),
+    "split_seed": number(int, 0, 10**9),
     "warmup": number(float, 0, 1),
     "label_smoothing": number(float, 0, 1),
     "optimizer": choice("adamw", "adam", "sgd"),
     "schedule": choice("cosine", "step", "constant"),
     "resize": choice("bilinear", "nearest"),
     "device": Rule(
-        str, lambda v: bool(re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", v)), '"auto", "cpu", "cuda[:N]" or "mps"'
+        str, lambda v: bool(re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", v)), '"auto", "cpu", "cuda[:N]" or "mps"'
     ),
     "selection": choice(*(name for name, selection in SELECTIONS.items() if not selection.labels)),
     "data_root": TEXT,
@@ -65,23 +68,32 @@ BACKBONE = {
     "model": TEXT,
     "weights": Rule(
         str,
-        lambda v: bool(re.fullmatch(r"hub|random|(file|bundled):.+", v)),
+        lambda v: bool(re.fullmatch(r"hub|random|(file|bundled):.+", v)) and not UNPRINTABLE.search(v),
         '"hub", "random", "file:PATH" or "bundled:NAME"',
     ),
-    "cut": number(int, 1),
+    "cut": number(int, 1, 1000),
     "stem": choice("", "cifar"),
-    "kwargs": Rule(dict, lambda v: True, "a table such as { bn_eps = 1e-3 }"),
+    "kwargs": Rule(dict, lambda v: is_json(v), "a table such as { bn_eps = 1e-3 }"),
     "mean": Rule(list, lambda v: _three(v), "a list of three numbers (red, green, blue)"),
     "std": Rule(list, lambda v: _three(v) and min(v) > 0, "a list of three numbers above 0 (red, green, blue)"),
 }
 
 
 def checked(rule: Rule, value: Any, where: str) -> Any:
-    if rule.kind is float and type(value) is int:
+    if rule.kind is float and type(value) is int and abs(value) < 2**63:
         value = float(value)
     if type(value) is not rule.kind or not rule.holds(value):
         raise UsageError(f"{where} = {shown(value)}: must be {rule.allowed}.")
     return value
+
+
+def is_json(value: Any) -> bool:
+    """Whether a value of a table can be kept in a row: TOML has dates and times as well, and numbers without end."""
+    if isinstance(value, dict):
+        return all(map(is_json, value.values()))
+    if isinstance(value, list):
+        return all(map(is_json, value))
+    return type(value) in (bool, str) or (type(value) in (int, float) and abs(value) < 2**63)
 
 
 def is_range(value: Any) -> TypeGuard[Mapping[str, Any]]:
@@ -99,4 +111,4 @@ def shown(value: Any) -> str:
 
 
 def _three(value: list[Any]) -> bool:
-    return len(value) == 3 and all(type(v) in (int, float) for v in value)
+    return len(value) == 3 and all(type(v) in (int, float) and abs(v) < 2**63 for v in value)

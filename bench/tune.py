@@ -8,6 +8,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 
 from bench.best import Margin, in_order, margin_of
 from bench.contract import Hparams, Predictor, Protocol, Strategy, Task
-from bench.errors import Diverged
+from bench.errors import Diverged, UsageError, brief
 from bench.images import predict
 from bench.label_free import Judge
 from bench.prediction import for_labelled
@@ -88,6 +89,20 @@ def tune(
     return trials
 
 
+def check_ranges(strategy: Strategy, settings: Mapping[str, Any]) -> None:
+    """Raises UsageError for ranges of the matrix file that cannot be drawn from, such as a negative one on a log
+    scale."""
+    if any(map(is_range, settings.values())):
+        try:
+            _ask(_study(), strategy, settings, "", 0)
+        except Exception as error:  # Optuna's, or the strategy's own
+            ranges = ", ".join(name for name, value in settings.items() if is_range(value))
+            raise UsageError(
+                f"[settings.{strategy.name}] {ranges}: cannot be tuned in this range ({brief(error)}). "
+                "Correct low and high."
+            ) from error
+
+
 def ranked(trials: Sequence[Trial], margin: Margin, selection: str = "source_val") -> list[Trial]:
     """The complete trials, best first, by bench.best; or by one of bench.selection's scores before that."""
     complete = [t for t in trials if t.state == "complete"]
@@ -98,10 +113,10 @@ def ranked(trials: Sequence[Trial], margin: Margin, selection: str = "source_val
 def defaults(strategy: Strategy, settings: Mapping[str, Any]) -> Hparams:
     """The strategy's default hyperparameters, with what the matrix file fixes; the geometric middle of an overridden
     range."""
-    chosen = dict(strategy.defaults())
+    chosen = deepcopy(strategy.defaults())
     for name, value in settings.items():
         if not is_range(value):
-            chosen[name] = value
+            chosen[name] = deepcopy(value)
         elif not value["low"] <= chosen.get(name, math.nan) <= value["high"]:
             middle = math.sqrt(value["low"] * value["high"])
             chosen[name] = round(middle) if isinstance(chosen.get(name), int) else middle
@@ -139,7 +154,7 @@ def _try(
     judged: dict[str, float | None] = {}
     try:
         with seeded(SEED, run.device):
-            predictor = strategy.fit(task, dict(hparams), own)
+            predictor = strategy.fit(task, deepcopy(hparams), own)
             auc, loss = score(predictor, task)
         judged = {name: _known(value) for name, value in judge(predictor, auc).items()}
         state = "complete"
@@ -168,7 +183,7 @@ def _together(
     asked = [_ask(study, strategy, settings, cell, number) for number in range(run.protocol.trials)]
     own = run.fresh(SEED)
     with seeded(SEED, run.device):
-        predictors = strategy.fit_many(task, [dict(h) for _, h in asked], [SEED] * len(asked), own)
+        predictors = strategy.fit_many(task, [deepcopy(h) for _, h in asked], [SEED] * len(asked), own)
     trials = []
     for (trial, hparams), predictor in zip(asked, predictors, strict=True):
         judged: dict[str, float | None] = {}
@@ -221,7 +236,7 @@ def _ask(
 
 def _space(strategy: Strategy, settings: Mapping[str, Any], trial: optuna.Trial) -> Hparams:
     hparams = strategy.space(Bounded(trial, settings))  # type: ignore[arg-type]
-    return hparams | {name: value for name, value in settings.items() if not is_range(value)}
+    return hparams | {name: deepcopy(value) for name, value in settings.items() if not is_range(value)}
 
 
 def _tell(study: optuna.Study, asked: optuna.Trial, trial: Trial) -> None:
