@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from bench.errors import UsageError
 from bench.report.frames import COLUMNS, IDENTITY, compact, current, read_rows, read_trials
-from tests.fake_results import row, rows, write
+from tests.fake_results import Row, row, rows, write
 
 README = Path(__file__).resolve().parents[1] / "results" / "README.md"
 
@@ -95,6 +96,42 @@ def test_the_same_row_in_two_merged_folders_counts_once(tmp_path: Path) -> None:
     assert len(merged) == len(rows())
     assert not merged.duplicated(IDENTITY).any()
     assert merged.attrs["stale"] == 0
+
+
+def ensemble(seed: int, *made_of: Row, **changes: Any) -> Row:
+    """A row of the mean of these rows."""
+    members = [
+        {"fingerprint": m["fingerprint"], "seed": m["seed"], "label": m["backbone"], "weight": 1 / len(made_of)}
+        for m in made_of
+    ]
+    fusion = {"fusion": "ensemble_mean", "over": "backbones", "members": json.dumps(members)}
+    return row("a", "all backbones", "ensemble_mean(c)", seed, 0.9, **(fusion | {"fingerprint": "fused"} | changes))
+
+
+def test_an_ensemble_is_outdated_when_a_member_is(tmp_path: Path) -> None:
+    one = [row("a", "b1", "c", seed, 0.8, fingerprint="one") for seed in range(3)]
+    two = [row("a", "b2", "c", seed, 0.8, fingerprint="two") for seed in range(3)]
+    two[1] |= {"status": "diverged", "test_auc": None}
+    fused = [ensemble(seed, one[seed], two[seed]) for seed in range(3)]
+    again = row("a", "b2", "c", 2, 0.8, fingerprint="two again", finished_utc="2025-01-02T10:00:00Z")
+    frame = current(read_rows(write(tmp_path / "one version", [*one, *two, *fused])))
+    assert frame.loc[frame["fusion"].notna(), "seed"].tolist() == [0, 2], "seed 1 has a member without a result"
+    assert frame.attrs["stale"] == 1
+    frame = current(read_rows(write(tmp_path / "another version", [*one, *two, again, *fused])))
+    assert frame["fusion"].isna().all()
+    assert frame.attrs["stale"] == 3 + 3
+    reason = {"status": "skipped", "reason": "it has one member", "test_auc": None, "members": None}
+    frame = current(read_rows(write(tmp_path / "skipped", [*one, ensemble(0, **reason)])))
+    assert frame.loc[frame["fusion"].notna(), "reason"].tolist() == ["it has one member"]
+
+
+@pytest.mark.parametrize(
+    "members", [None, "{", "[1]", '[{"fingerprint": "f", "seed": 0.5, "label": "b", "weight": 1}]']
+)
+def test_an_ensemble_that_does_not_say_what_it_is_made_of_is_left_out(tmp_path: Path, members: str | None) -> None:
+    frame = read_rows(write(tmp_path / "run", [ensemble(0, members=members)]))
+    assert frame.empty
+    assert "fused-s0.json is left out: members is not a JSON list" in frame.attrs["warnings"][0]
 
 
 def test_compact_round_trips_is_sorted_and_repeatable(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from bench.cache import whole_file
 from bench.errors import UsageError, printable
+from bench.report.members import members
 from bench.trial import problem
 
 CELL = ["dataset", "backbone", "strategy", "size", "fraction", "per_class"]
@@ -24,7 +25,7 @@ _GROUPS = [
     (_INT, "size"),
     (_FLOAT, "fraction"),
     (_INT, "per_class seed"),
-    (_TEXT, "kind modality family target second"),
+    (_TEXT, "kind modality family fusion over members target second"),
     (_BOOL, "transductive"),
     (_TEXT, "selection"),
     (_INT, "source_size"),
@@ -38,11 +39,11 @@ _GROUPS = [
     (_FLOAT, "test_ap test_ece test_brier test_nll"),
     (_TEXT, "test_recall"),
     (_FLOAT, "source_auc pad_before pad_after"),
-    (_INT, "n_train n_val n_test"),
-    (_FLOAT, "tune_seconds fit_seconds predict_ms"),
+    (_INT, "n_train n_val n_test views"),
+    (_FLOAT, "tune_seconds fit_seconds fuse_seconds predict_ms"),
     (_INT, "images_seen tune_images_seen"),
     (_FLOAT, "peak_memory_mb"),
-    (_INT, "params_total params_trained flops_per_image"),
+    (_INT, "micro_batch params_total params_trained flops_per_image"),
     (_FLOAT, "energy_joules"),
     (_TEXT, "fingerprint"),
     (_INT, "engine"),
@@ -117,8 +118,8 @@ def current(rows: pd.DataFrame) -> pd.DataFrame:
 
     A cell that was edited and rerun has rows under two fingerprints; only those of the fingerprint that finished last
     are current, for all seeds, because seeds of two versions are no sample of either. A row that is there twice (in
-    merged folders) counts once. `.attrs["stale"]` is the number of rows dropped as superseded, added to what it was
-    before.
+    merged folders) counts once. An ensemble is current where all rows that it was made of are, and have a result.
+    `.attrs["stale"]` is the number of rows dropped as superseded, added to what it was before.
     """
     if rows.empty:
         return _with_attrs(rows.copy(), rows, 0)
@@ -130,8 +131,17 @@ def current(rows: pd.DataFrame) -> pd.DataFrame:
     kept = ordered[(ordered["fingerprint"] == latest).fillna(False) | (ordered["fingerprint"].isna() & latest.isna())]
     stale = len(ordered) - len(kept)
     kept = kept.drop_duplicates(IDENTITY, keep="last").drop(columns="_age")
-    kept = kept.sort_values(IDENTITY, kind="stable", na_position="first").reset_index(drop=True)
+    outdated = _outdated(kept)
+    stale += int(outdated.sum())
+    kept = kept[~outdated].sort_values(IDENTITY, kind="stable", na_position="first").reset_index(drop=True)
     return _with_attrs(kept, rows, stale)
+
+
+def apart(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows of networks, which rankings and averages stand on, and those of ensembles made of them."""
+    made = rows["fusion"].notna()
+    networks, ensembles = (part.reset_index(drop=True) for part in (rows[~made], rows[made]))
+    return _with_attrs(networks, rows, 0), _with_attrs(ensembles, rows, 0)
 
 
 def compact(folder: Path) -> pd.DataFrame:
@@ -171,6 +181,19 @@ def ok(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[(rows["status"] == "ok").fillna(False) & rows["test_auc"].notna()]
 
 
+def _outdated(rows: pd.DataFrame) -> pd.Series:
+    """Which rows are of an ensemble that has a result, but a member that is not among these rows or has none."""
+    good = (rows["status"] == "ok").fillna(False).astype(bool)
+    there = set(zip(rows.loc[good, "fingerprint"], rows.loc[good, "seed"], strict=True))
+    made = good & rows["fusion"].notna()
+    lacking = [
+        text
+        for text in rows.loc[made, "members"].unique()
+        if any((one.fingerprint, one.seed) not in there for one in members(text))
+    ]
+    return made & rows["members"].isin(lacking)
+
+
 def _problem(row: Any) -> str:
     if not isinstance(row, dict):
         return "it is not a JSON object"
@@ -178,7 +201,14 @@ def _problem(row: Any) -> str:
     if missing:
         return f"it has no {', '.join(missing)}"
     wrong = [name for name in REQUIRED if not _fits(COLUMNS[name], row[name])]
-    return f"{wrong[0]} is {row[wrong[0]]!r}, not {_WORDS[COLUMNS[wrong[0]]]}" if wrong else ""
+    if wrong:
+        return f"{wrong[0]} is {row[wrong[0]]!r}, not {_WORDS[COLUMNS[wrong[0]]]}"
+    if row["status"] == "ok" and row.get("fusion") is not None:
+        try:
+            members(row.get("members"))
+        except ValueError as error:
+            return str(error)
+    return ""
 
 
 _WORDS = {_TEXT: "text", _INT: "a whole number", _FLOAT: "a number", _BOOL: "true or false"}
