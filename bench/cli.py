@@ -326,7 +326,7 @@ def _report(results: list[Path], out: Path, console: Console) -> None:
     from bench.report.terminal import terminal_summary
 
     for folder in results:
-        console.print(terminal_summary(compact(folder)))
+        console.print(terminal_summary(compact(folder), [folder]))
     evidence, unreadable = gather(results)
     news.remember(evidence)
     found = news.news(evidence)

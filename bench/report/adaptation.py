@@ -73,7 +73,7 @@ def _line(cell: pd.DataFrame, rows: pd.DataFrame) -> tuple[Any, ...]:
     auc = cell["test_auc"].mean()
     tag = " (transductive)" if pd.notna(first["transductive"]) and first["transductive"] else ""
     return (
-        auc, f"{first['strategy']}{tag}", _network(first), fixed(auc), signed(mean), _between(low, high),
+        auc, f"{first['strategy']}{tag}", network(first), fixed(auc), signed(mean), _between(low, high),
         fixed(cell["source_auc"].mean()), fixed(cell["pad_before"].mean(), 2), fixed(cell["pad_after"].mean(), 2),
         _ends(cell["disc_acc"]),
     )  # fmt: skip
@@ -138,7 +138,8 @@ def _ends(curves: pd.Series) -> str:
     return f"{np.mean([c[0] for c in found]):.2f} → {np.mean([c[-1] for c in found]):.2f}"
 
 
-def _network(row: pd.Series) -> str:
+def network(row: pd.Series) -> str:
+    """A row's backbone, size and amount of data in words."""
     amount = "" if pd.isna(row["per_class"]) else f", {int(row['per_class'])} a class"
     amount = amount or ("" if row["fraction"] == 1 else f", {row['fraction']:g} of train")
     return f"{row['backbone']}, {row['size']}\u00a0px{amount}"

@@ -49,7 +49,8 @@ class Comparison:
     (mean test AUC over the seeds in both), `difference`, `low`, `high` (NaN with one seed), `seeds`, `images` (whether
     the interval holds the noise of the test images), `verdict`."""
     mean: tuple[float, float, float]
-    """Difference and its interval, over the cells of each dataset and then over datasets; NaN where it is unknown."""
+    """Difference and its interval, over the cells of each dataset and then over datasets; NaN where it is unknown.
+    Ensembles are not in it, where there are other cells: they are made of those."""
     mean_images: bool
     datasets: tuple[str, ...]
     only_a: pd.DataFrame
@@ -76,7 +77,7 @@ def compare(a: Path, b: Path) -> Comparison:
     )
     for rows in (rows_a, rows_b):
         rows.attrs = {}  # pandas would compare and merge them
-    needed = [*IDENTITY, "test_auc", "fingerprint", "kind", *ORIGINS]
+    needed = [*IDENTITY, "test_auc", "fingerprint", "kind", "fusion", *ORIGINS]
     paired = ok(rows_a)[needed].merge(ok(rows_b)[needed], on=IDENTITY, suffixes=("_a", "_b"))
     if paired.empty:
         fix = "Compare runs that share dataset, backbone, strategy, size, amount of data and seed."
@@ -87,10 +88,14 @@ def compare(a: Path, b: Path) -> Comparison:
     there = both[0].isin(stored[0]) & both[1].isin(stored[1])
     variances = [_images(part, a, b) if there[part.index].all() else np.nan for part in parts]
     cells = pd.DataFrame([_cell(part, v) for part, v in zip(parts, variances, strict=True)])
-    mean = _mean(parts, cells["dataset"].tolist(), variances)
+    single = [at for at, part in enumerate(parts) if part[["fusion_a", "fusion_b"]].isna().all(axis=None)]
+    counted = single or range(len(parts))  # what an ensemble is made of is in the mean already
+    mean = _mean(
+        [parts[at] for at in counted], cells["dataset"].iloc[counted].tolist(), [variances[at] for at in counted]
+    )
     order = cells.sort_values(["difference", *CELL[:3]], kind="stable", ignore_index=True)
     return Comparison(
-        a=str(a), b=str(b), cells=order, mean=mean, mean_images=not np.isnan(variances).any(),
+        a=str(a), b=str(b), cells=order, mean=mean, mean_images=not np.isnan([variances[at] for at in counted]).any(),
         datasets=tuple(sorted(cells["dataset"].unique())),
         only_a=_absent(rows_a, rows_b), only_b=_absent(rows_b, rows_a),
         lost=_without(rows_a, rows_b), gained=_without(rows_b, rows_a),

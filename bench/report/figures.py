@@ -44,8 +44,8 @@ def _scores(evidence: Evidence) -> Section:
     shown = parts[:SETTINGS]
     heats = [heatmap(rows, f"heat{n}", f"Mean test AUC, {name}") for n, (name, rows) in enumerate(shown)]
     runs = [strips(rows, f"strip{n}", f"Every run, {name}") for n, (name, rows) in enumerate(shown[:2])]
-    body = _figures([heats[0], runs[0]])
-    more = _figures([*heats[1:], *runs[1:]])
+    body = figures([heats[0], runs[0]])
+    more = figures([*heats[1:], *runs[1:]])
     if more:
         left_out = len(parts) - len(shown)
         summary = f"Other sizes and amounts of data: {len(shown) - 1}"
@@ -54,7 +54,7 @@ def _scores(evidence: Evidence) -> Section:
     body += (
         paragraphs([f"No critical difference diagram. {diagram}"], soft=True)
         if isinstance(diagram, TooFew)
-        else _figures([diagram])
+        else figures([diagram])
     )
     return Section("scores", "By dataset", body)
 
@@ -62,7 +62,7 @@ def _scores(evidence: Evidence) -> Section:
 def _cost(evidence: Evidence) -> Section:
     both = leaderboard(evidence.rows, ["strategy", "backbone"])
     hues = colours(leading(evidence.board, len(SERIES)))
-    return Section("cost", "Cost against score", _figures([cost(both, "cost", "Seconds against mean test AUC", hues)]))
+    return Section("cost", "Cost against score", figures([cost(both, "cost", "Seconds against mean test AUC", hues)]))
 
 
 def _tuning(evidence: Evidence) -> Section:
@@ -71,11 +71,11 @@ def _tuning(evidence: Evidence) -> Section:
     everywhere, here = tuning.of_cells(evidence.trials, evidence.rows), tuning.of_cells(evidence.trials, rows)
     tuned = tuning.with_rates(everywhere, evidence.board.table["strategy"].tolist())
     first, others = tuned[:RATES], tuned[RATES:MOST_RATES]
-    body = _figures([tuning.learning_rates(everywhere, first, "rates", "Learning rate")])
+    body = figures([tuning.learning_rates(everywhere, first, "rates", "Learning rate")])
     if others:
-        more = _figures([tuning.learning_rates(everywhere, others, "rates-more", "Learning rate, other strategies")])
+        more = figures([tuning.learning_rates(everywhere, others, "rates-more", "Learning rate, other strategies")])
         body += folded(f"Learning rate: {len(others)} of {len(tuned) - len(first)} other strategies", more)
-    body += _figures(
+    body += figures(
         [
             tuning.worth_of_trials(here, hues, "trials", f"What more trials are worth, {name}"),
             overtuning.val_against_test(rows, evidence.trials, hues, "valtest", f"Val against test, {name}"),
@@ -89,7 +89,7 @@ def _learning(evidence: Evidence) -> Section:
     hues = colours(leading(evidence.board, len(SERIES)))
     size = rows["size"].iloc[0]
     of_size = evidence.rows[(evidence.rows["size"] == size).fillna(False)]
-    body = _figures(
+    body = figures(
         [
             learning.curves(rows, hues, "curves", f"Learning curves, {name}"),
             amounts.efficiency(of_size, hues, "amounts", f"Test AUC by amount of training data, {size} px"),
@@ -108,7 +108,7 @@ def _predictions(evidence: Evidence) -> list[Section]:
     cells = predictions.best_cells(rows[rows["strategy"].isin(chosen)], ["dataset", "strategy"])
     found, problems = _read(cells, evidence)
     found.sort(key=lambda one: (one.dataset, chosen.index(one.strategy)))
-    body = _figures(
+    body = figures(
         [
             calibration.reliability(found, hues, "reliability", "Calibration"),
             calibration.recall(found, hues, "recall", "Recall of each class"),
@@ -164,7 +164,7 @@ def _key(evidence: Evidence, drawn: dict[str, str]) -> Markup:
     return paragraphs([which], soft=True)
 
 
-def _figures(pictures: Iterable[Picture | None]) -> Markup:
+def figures(pictures: Iterable[Picture | None]) -> Markup:
     return Markup("\n").join(_figure(picture) for picture in pictures if picture)
 
 

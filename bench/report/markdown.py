@@ -8,6 +8,9 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from bench.report import words
+from bench.report.ensembles import headline
+from bench.report.frames import ok
+from bench.report.gains import reader
 from bench.report.news import News, sentences
 from bench.report.section import Evidence
 from bench.report.written import fixed, seconds, signed
@@ -26,6 +29,9 @@ def summary(evidence: Evidence, unreadable: Sequence[str], found: News | None) -
         *map(text, words.answer(evidence.board, rows)),
         _leaderboard(evidence),
     ]
+    if len(evidence.ensembles):
+        networks, made = ok(evidence.rows), ok(evidence.ensembles)
+        parts.append(f"**Ensembles.** {text(' '.join(headline(networks, made, reader(evidence.folders, []))))}")
     if found is not None:
         parts += ["**New since the last report**", _items(map(text, sentences(found)))]
     if cautions:

@@ -19,6 +19,7 @@ from bench.report import (
     adaptation,
     audits,
     augmented,
+    ensembles,
     figures,
     literature,
     news,
@@ -29,7 +30,7 @@ from bench.report import (
     written,
 )
 from bench.report.embedded import FACETS, embedded
-from bench.report.frames import current, ok, read_rows, read_trials
+from bench.report.frames import apart, current, ok, read_rows, read_trials
 from bench.report.leaderboard import Leaderboard, leaderboard
 from bench.report.section import Evidence, Section
 
@@ -61,18 +62,19 @@ def gather(folders: list[Path]) -> tuple[Evidence, list[str]]:
     """What the report of `folders` is made from, and a sentence for each thing in them that cannot be read."""
     row_parts, trial_parts = [read_rows(folder) for folder in folders], [read_trials(folder) for folder in folders]
     unreadable = [text for part in (*row_parts, *trial_parts) for text in part.attrs["warnings"]]
-    rows = current(pd.concat([_without_attrs(part) for part in row_parts], ignore_index=True))
+    rows, made = apart(current(pd.concat([_without_attrs(part) for part in row_parts], ignore_index=True)))
     trials = pd.concat([_without_attrs(part) for part in trial_parts], ignore_index=True)
     trials = trials.drop_duplicates(["fingerprint", "number"], keep="last")
     runs = tuple(_run(folder, unreadable) for folder in folders)
     unreadable += [text for folder in folders for text in audits.read(folder)[1]]
-    return Evidence(rows, trials, tuple(folders), runs, leaderboard(rows, "strategy")), unreadable
+    return Evidence(rows, trials, tuple(folders), runs, leaderboard(rows, "strategy"), made), unreadable
 
 
 def _sections(evidence: Evidence) -> list[Section]:
     """The parts of the page between the leaderboard and the appendix, in order."""
     found = [
         statistics.section(evidence),
+        ensembles.section(evidence),
         adaptation.section(evidence),
         *figures.sections(evidence),
         augmented.section(evidence),

@@ -123,7 +123,7 @@ def _on(matrix: Matrix, used: pd.DataFrame, at: int, one: str, other: str, folde
     reference = first[0]
     if any(not np.array_equal(reference.ids, cell.ids) for cell in (*first, *second)):
         return TooFew(f"{name}: the stored predictions are not of the same test images.")
-    probs, others = (_runs(lot) for lot in (first, second))
+    probs, others = (all_runs(lot) for lot in (first, second))
     rows = [matrix.labels.index(one), matrix.labels.index(other)]
     share = matrix.by_dataset[:, at]
     auc = float(np.subtract(*matrix.dataset_means[rows, at]))
@@ -155,7 +155,7 @@ def _predictions(used: pd.DataFrame, dataset: str, strategy: str, folders: Seque
     return found
 
 
-def _runs(cells: Sequence[Predicted]) -> np.ndarray:
+def all_runs(cells: Sequence[Predicted]) -> np.ndarray:
     """All runs [R, N, K], as many of each cell, so that cells count alike."""
     fewest = min(len(cell.probs) for cell in cells)
     return np.concatenate([cell.probs[:fewest] for cell in cells])

@@ -56,11 +56,11 @@ def read(cell: pd.DataFrame, folders: Sequence[Path]) -> Predicted | None:
     DataError where a file is damaged or the seeds' files do not go together."""
     first = cell.iloc[0]
     found = []
-    for row in cell.sort_values("seed").itertuples():
-        paths = [folder / "cells" / f"{row.fingerprint}-s{row.seed}.npz" for folder in folders]
+    for fingerprint, seed in sorted(zip(cell["fingerprint"], cell["seed"], strict=True)):
+        paths = [folder / "cells" / f"{fingerprint}-s{seed}.npz" for folder in folders]
         there = [n for n, path in enumerate(paths) if path.is_file()]
         if there:
-            found.append((int(row.seed), there[-1], *_arrays(paths[there[-1]])))
+            found.append((int(seed), there[-1], *_arrays(paths[there[-1]])))
     if not found:
         return None
     seeds, places, logits, labels, ids = zip(*found, strict=True)
@@ -89,8 +89,14 @@ def _arrays(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _go_together(logits: np.ndarray, labels: np.ndarray, ids: np.ndarray) -> bool:
-    shapes = ids.ndim == 1 and logits.ndim == 2 and len(logits) == len(ids) and labels.shape in (logits.shape, ids.shape)
-    if not shapes or not logits.size or logits.dtype.kind != "f" or labels.dtype.kind not in "iubf":
+    shapes = ids.ndim == 1 and logits.ndim == 2 and labels.shape in (logits.shape, ids.shape)
+    if (
+        not shapes
+        or len(logits) != len(ids)
+        or not logits.size
+        or logits.dtype.kind != "f"
+        or labels.dtype.kind not in "iubf"
+    ):
         return False
     below = 2 if labels.ndim == 2 else logits.shape[1]
     return bool(np.isfinite(logits).all() and labels.min() >= 0 and labels.max() < below)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ class Evidence:
     """All that a page knows."""
 
     rows: pd.DataFrame
-    """The current rows of all folders; the columns are documented in results/README.md."""
+    """The current rows of all folders but those of ensembles; the columns are documented in results/README.md."""
     trials: pd.DataFrame
     """As frames.read_trials gives them."""
     folders: tuple[Path, ...]
@@ -25,6 +25,8 @@ class Evidence:
     """run.json of each folder."""
     board: Leaderboard
     """Over strategies."""
+    ensembles: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """The current rows of ensembles, with the same columns; may be empty."""
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import pandas as pd
 from rich.markup import escape
 from rich.table import Table
 
+from bench.report.ensembles import headline
+from bench.report.frames import apart, ok
+from bench.report.gains import reader
 from bench.report.leaderboard import leaderboard
 from bench.report.written import fixed, seconds
 
 
-def terminal_summary(rows: pd.DataFrame) -> Table:
-    """Strategies of current rows (see `frames.current`), best mean rank first."""
-    board = leaderboard(rows)
+def terminal_summary(rows: pd.DataFrame, folders: Sequence[Path] = ()) -> Table:
+    """Strategies of current rows (see `frames.current`), best mean rank first, and the best ensemble, whose interval is
+    over test images too where `folders` hold the predictions."""
+    networks, made = apart(rows)
+    board = leaderboard(networks)
     table = Table(title="Strategies", title_justify="left", caption_justify="left")
     table.add_column("strategy", overflow="fold")
     for heading in ("mean rank", "test AUC", "95 % (seeds)", "tune + fit", "runs"):
@@ -24,4 +32,6 @@ def terminal_summary(rows: pd.DataFrame) -> Table:
         table.add_row(escape(row.strategy), *figures)
     left_out = f", blocks left out: {board.blocks_left_out}" if board.blocks_left_out else ""
     table.caption = f"complete blocks: {board.blocks_used}, datasets: {len(board.datasets)}{left_out}"
+    if len(made):
+        table.caption += "\nensembles: " + escape(" ".join(headline(ok(networks), ok(made), reader(folders, []))))
     return table

@@ -128,10 +128,8 @@ def _coverage(evidence: Evidence) -> Iterable[Markup]:
     ]
     caption = "Runs by strategy. Rows beyond the plan are those of an earlier command in the same folder."
     yield table(caption if total["extra"] else "Runs by strategy.", ["Strategy", *heads], lines, heads)
-    if reasons := _reasons(evidence.rows):
-        yield table(
-            "Why runs have no result.", ["Status", "Reason", "Runs", "Strategies", "Datasets"], reasons, ["Runs"]
-        )
+    if lost := reasons(evidence.rows):
+        yield table("Why runs have no result.", ["Status", "Reason", "Runs", "Strategies", "Datasets"], lost, ["Runs"])
     if len(gone):
         keys = ["strategy", "dataset", "backbone"]
         absent = [(*key, len(part)) for key, part in gone.groupby(keys)]
@@ -141,7 +139,8 @@ def _coverage(evidence: Evidence) -> Iterable[Markup]:
         yield folded("What left no row", table(caption, heads, absent[:LINES], ["Runs"]))
 
 
-def _reasons(rows: pd.DataFrame) -> list[tuple[str, str, int, str, str]]:
+def reasons(rows: pd.DataFrame) -> list[tuple[str, str, int, str, str]]:
+    """Status, reason, number of rows, strategies and datasets of what has no result, the most frequent first."""
     lost = rows[~(rows["status"] == "ok").fillna(False)]
     lost = lost.assign(reason=lost["reason"].fillna("").replace("", "no reason recorded"))
     found = [

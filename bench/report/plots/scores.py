@@ -63,7 +63,7 @@ def heatmap(rows: pd.DataFrame, name: str, title: str) -> Picture | None:
         shown = means.notna().to_numpy()
         fills = np.asarray(axes.collections[0].get_facecolor())
         for label, strong, fill in zip(_annotations(axes), best.to_numpy()[shown], fills[shown.ravel()], strict=True):
-            label.set(fontweight="bold" if strong else "normal", color=_readable_on(fill))
+            label.set(fontweight="bold" if strong else "normal", color=readable_on(fill))
         axes.set(xlabel="", ylabel="")
         axes.tick_params(length=0)
         axes.tick_params(axis="x", labelrotation=30 if means.shape[1] > 4 else 0, top=False)
@@ -142,7 +142,7 @@ def _strip(axes: Axes, part: pd.DataFrame, order: Sequence[str], backbones: Sequ
     axes.locator_params(axis="x", nbins=4)
 
 
-def _readable_on(fill: np.ndarray) -> str:
+def readable_on(fill: np.ndarray) -> str:
     """Black or white, whichever has the higher WCAG contrast with an RGB(A) colour in 0..1."""
     linear = np.where(fill[:3] <= 0.04045, fill[:3] / 12.92, ((fill[:3] + 0.055) / 1.055) ** 2.4)
     return "#000000" if linear @ [0.2126, 0.7152, 0.0722] > 0.179 else "#ffffff"

@@ -1,0 +1,100 @@
+"""Ways of making an ensemble, and the single networks that they are measured against. Whatever is picked is picked by
+val AUC, as a user would."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from bench.report.frames import CELL
+from bench.report.leaderboard import MIN_COVERAGE
+from bench.report.members import members
+
+BLOCK = ["dataset", "size", "fraction", "per_class"]
+"""What one way has one ensemble in."""
+USED = [
+    *(*CELL, "seed", "status", "kind", "fusion", "over", "members", "fingerprint", "val_auc", "test_auc", "n_val"),
+    *("tune_seconds", "fit_seconds", "fuse_seconds", "predict_ms"),
+]
+"""Columns that the comparison of ensembles takes: rows are cut into many small tables, which is slow for wide ones."""
+
+
+@dataclass(frozen=True, eq=False)
+class Way:
+    """A fusion over members that differ in one thing, on the blocks that it is judged on."""
+
+    fusion: str
+    over: str
+    chosen: tuple[pd.DataFrame, ...]
+    """Of each block the rows of the ensemble with the highest mean val AUC, sorted by seed."""
+    compared: bool
+    """Whether its blocks are those of all other compared ways."""
+
+
+def ways(made: pd.DataFrame) -> list[Way]:
+    """All ways among rows of ensembles with a result. They are compared on the blocks that have all of them. One with
+    results in less than MIN_COVERAGE of the blocks would cost the others theirs: it stands on its own, and so does each
+    where no block has all. Where none in a block has a val AUC, the first by name counts."""
+    block = made.groupby(BLOCK, dropna=False).ngroup()
+    found = {
+        (str(fusion), str(over)): {number: max(cells(rows), key=_val_auc) for number, rows in part.groupby(block)}
+        for (fusion, over), part in made.groupby(["fusion", "over"])
+    }
+    wide = {name for name, chosen in found.items() if len(chosen) >= MIN_COVERAGE * block.nunique()}
+    common = set.intersection(*(set(found[name]) for name in wide)) if wide else set()
+    compared = wide if common else set()
+    return [
+        Way(*name, tuple(chosen[at] for at in sorted(common if name in compared else chosen)), name in compared)
+        for name, chosen in found.items()
+    ]
+
+
+def cells(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """The rows of each cell, sorted by seed."""
+    return [part.sort_values("seed") for _, part in rows.groupby(CELL, dropna=False)]
+
+
+def best_member(ensemble: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame | None:
+    """The rows, one a row of the ensemble, of its member with the highest mean val AUC: among the networks with a
+    result, or over seeds among their fits. None where no member has a val AUC."""
+    listed = [one for text in ensemble["members"] for one in members(text)]
+    own = networks[networks["fingerprint"].isin({one.fingerprint for one in listed})]
+    if ensemble["over"].iloc[0] != "seeds":
+        return _best(_of_seeds(own, ensemble["seed"].tolist()))
+    fits = {(one.fingerprint, one.seed) for one in listed}
+    there = zip(own["fingerprint"], own["seed"], strict=True)
+    return _best(own.iloc[[at]] for at, fit in enumerate(there) if fit in fits)
+
+
+def best_network(ensemble: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame | None:
+    """The rows of the network with the highest mean val AUC of all in the ensemble's block: of the ensemble's seeds, or
+    of all of its own where the ensemble is of several. None where none has a val AUC."""
+    first = ensemble.iloc[0]
+    same = np.logical_and.reduce(
+        [
+            ((networks[name] == first[name]) | (networks[name].isna() & pd.isna(first[name]))).fillna(False)
+            for name in BLOCK
+        ]
+    )
+    own = networks[same]
+    return _best(cells(own) if first["over"] == "seeds" else _of_seeds(own, ensemble["seed"].tolist()))
+
+
+def _of_seeds(networks: pd.DataFrame, seeds: Sequence[int]) -> list[pd.DataFrame]:
+    """Of each cell that has them all, the rows of these seeds."""
+    parts = cells(networks[networks["seed"].isin(seeds)])
+    return [part for part in parts if len(part) == len(seeds)]
+
+
+def _best(parts: Iterable[pd.DataFrame]) -> pd.DataFrame | None:
+    known = [part for part in parts if part["val_auc"].notna().all()]
+    return max(known, key=_val_auc) if known else None
+
+
+def _val_auc(rows: pd.DataFrame) -> float:
+    """Their mean; less than any where one has none."""
+    mean = float(rows["val_auc"].mean(skipna=False))
+    return -np.inf if np.isnan(mean) else mean
