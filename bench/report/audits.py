@@ -21,7 +21,7 @@ def read(folder: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
         return {}, []
     except (ValueError, OSError, RecursionError) as error:
         return {}, [printable(f"{FILE} of {folder.name} cannot be read: {error}. Delete it; the next run writes it.")]
-    entries = cleaned(found) if isinstance(found, dict) else {"": None}
+    entries: dict[str, Any] = cleaned(found) if isinstance(found, dict) else {"": None}
     good = {key: entry for key, entry in entries.items() if _is_entry(entry)}
     fix = "Delete the file; the next run writes it."
     return good, [f"{FILE} of {folder.name}: what it says of {key} is left out. {fix}" for key in entries.keys() - good]

@@ -90,13 +90,8 @@ def _arrays(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _go_together(logits: np.ndarray, labels: np.ndarray, ids: np.ndarray) -> bool:
     shapes = ids.ndim == 1 and logits.ndim == 2 and labels.shape in (logits.shape, ids.shape)
-    if (
-        not shapes
-        or len(logits) != len(ids)
-        or not logits.size
-        or logits.dtype.kind != "f"
-        or labels.dtype.kind not in "iubf"
-    ):
+    kinds = logits.dtype.kind == "f" and labels.dtype.kind in "iubf"
+    if not (shapes and kinds and len(logits) == len(ids) and logits.size):
         return False
     below = 2 if labels.ndim == 2 else logits.shape[1]
     return bool(np.isfinite(logits).all() and labels.min() >= 0 and labels.max() < below)
