@@ -3,6 +3,7 @@ val AUC, as a user would."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -38,12 +39,19 @@ def ways(made: pd.DataFrame) -> list[Way]:
     """All ways among rows of ensembles with a result. They are compared on the blocks that have all of them. One with
     results in less than MIN_COVERAGE of the blocks would cost the others theirs: it stands on its own, and so does each
     where no block has all. Where none in a block has a val AUC, the first by name counts."""
-    block = made.groupby(BLOCK, dropna=False).ngroup()
-    found = {
-        (str(fusion), str(over)): {number: max(cells(rows), key=_val_auc) for number, rows in part.groupby(block)}
-        for (fusion, over), part in made.groupby(["fusion", "over"])
-    }
-    wide = {name for name, chosen in found.items() if len(chosen) >= MIN_COVERAGE * block.nunique()}
+    numbered = made.assign(
+        _block=made.groupby(BLOCK, dropna=False).ngroup(),
+        _cell=made.groupby(["fusion", "over", *CELL], dropna=False).ngroup(),
+    )
+    val = numbered.groupby("_cell")["val_auc"].agg(["mean", "count", "size"])
+    known = val["mean"].where(val["count"] == val["size"])
+    each = numbered.drop_duplicates("_cell").assign(_val=lambda rows: rows["_cell"].map(known))
+    best = each.sort_values(["_val", "_cell"], ascending=[False, True]).drop_duplicates(["fusion", "over", "_block"])
+    rows = dict(list(numbered[numbered["_cell"].isin(best["_cell"])].sort_values("seed").groupby("_cell")))
+    found: dict[tuple[str, str], dict[int, pd.DataFrame]] = defaultdict(dict)
+    for fusion, over, block, cell in zip(*(best[n] for n in ("fusion", "over", "_block", "_cell")), strict=True):
+        found[fusion, over][block] = rows[cell]
+    wide = {name for name, chosen in found.items() if len(chosen) >= MIN_COVERAGE * numbered["_block"].nunique()}
     common = set.intersection(*(set(found[name]) for name in wide)) if wide else set()
     compared = wide if common else set()
     return [
