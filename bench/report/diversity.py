@@ -18,6 +18,7 @@ from bench.report.gains import Read, gain
 from bench.report.markup import folded, table
 from bench.report.members import members
 from bench.report.plots.agreement import agreement
+from bench.report.plots.canvas import count
 from bench.report.plots.choice import settings
 from bench.report.ways import best_member, cells
 from bench.report.written import MISSING, fixed, signed
@@ -67,7 +68,8 @@ def parts(made: pd.DataFrame, networks: pd.DataFrame, read: Read) -> Iterable[Ma
     ]
     yield figures(drawn[:OPEN])
     if more := drawn[OPEN:]:
-        yield folded(f"Pairs of networks on {len(more)} of the {len(found) - OPEN} other datasets", figures(more))
+        left_out = f" of {len(found) - OPEN}" if len(found) > DRAWN else ""
+        yield folded(f"Pairs of networks: {count(len(more), 'more dataset')}{left_out}", figures(more))
 
 
 def of_dataset(made: pd.DataFrame, networks: pd.DataFrame, read: Read) -> Diversity | None:
