@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from bench import registry
 from bench.contract import Backbone, Hparams, Predictor, Protocol, Strategy, Task
+from bench.errors import Spoiled
 from bench.finetune import FineTune, ProbedFineTune
 from bench.images import predict, to_device
 from bench.network import Network
@@ -113,6 +114,9 @@ def examine(strategy: Strategy, task: Task, backbone: Backbone = BACKBONE) -> It
             yield "fit_many gives what fit gives", _many(strategy, task, hparams, backbone)
         if isinstance(strategy, FineTune) and type(strategy).fit in (FineTune.fit, ProbedFineTune.fit):
             yield "what is frozen does not move", _frozen(strategy, task, hparams, backbone)
+    except Spoiled as error:
+        what = error.args[0]
+        yield f"{what} {'are' if what.endswith('s') else 'is'} untouched", str(error)
     except Exception as error:  # whatever a plug-in raises is a finding
         yield "it runs", f"{type(error).__name__}: {error}"
 

@@ -39,6 +39,14 @@ class Diverged(MedtransferError):
     """Training gave a non-finite loss or non-finite logits."""
 
 
+class Spoiled(MedtransferError):
+    """A strategy changed in place what it shares with other cells ("the images", ..); fails its own cells only."""
+
+    def __str__(self) -> str:
+        what = super().__str__()
+        return f"the strategy changed {what} in place, which other cells share. Make it work on a copy."
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """' Did you mean "x"?', or the valid names where none is near: the end of an unknown-name error."""
     names = sorted(valid)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import psutil
@@ -14,6 +14,8 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tvf
 
 from bench.contract import Predictor, Split
+from bench.errors import Spoiled
+from bench.lent import versions
 
 RESIZE = {"bilinear": InterpolationMode.BILINEAR, "nearest": InterpolationMode.NEAREST_EXACT}
 
@@ -30,6 +32,10 @@ class Images:
     """Content key: equal keys mean equal pixels; what features are cached under."""
     rows: np.ndarray | None = None
     """int64 [N]: where the images stand in a memory map, if they are not all of it."""
+    _versions: tuple[int, ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_versions", versions(self.tensors))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -38,8 +44,16 @@ class Images:
     def device(self) -> torch.device:
         return self.labels.device
 
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What a strategy could change in place; a memory map is read-only."""
+        return (self.pixels, self.labels) if isinstance(self.pixels, Tensor) else (self.labels,)
+
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels uint8 [B, C, H, W] and labels of the images at `index` (int64 [B]), on the device."""
+        """Pixels uint8 [B, C, H, W] and labels of the images at `index` (int64 [B]), on the device: copies. Raises
+        Spoiled where the images themselves were changed."""
+        if versions(self.tensors) != self._versions:
+            raise Spoiled("the images")
         if isinstance(self.pixels, Tensor):
             return self.pixels[index], self.labels[index]
         # A memory map is read in file order: random reads of a 13 GB file would seek for every image.
@@ -69,10 +83,12 @@ def to_device(split: Split, key: str, device: torch.device, room: float = 0.5) -
     """A split as Images. Pixels that would take more than `room` of the free device memory stay where they are."""
     labels = np.asarray(split.labels)
     on_device = torch.from_numpy(np.array(labels, dtype=np.int64 if labels.ndim == 1 else np.float32)).to(device)
+    ids = np.array(split.ids)
+    ids.flags.writeable = False
     if split.images.nbytes > room * _free_bytes(device):
-        return Images(split.images, on_device, split.ids, key)
+        return Images(split.images, on_device, ids, key)
     pixels = torch.from_numpy(np.array(_channels_first(split.images), dtype=np.uint8, order="C")).to(device)
-    return Images(pixels, on_device, split.ids, key)
+    return Images(pixels, on_device, ids, key)
 
 
 def resize(images: Tensor, size: int, rule: str) -> Tensor:
@@ -98,11 +114,21 @@ def predict_all(predictors: Sequence[Predictor], images: Images, batch_size: int
     logits: list[list[Tensor]] = [[] for _ in predictors]
     whole = [getattr(predictor, "whole", False) for predictor in predictors]
     with torch.inference_mode():
+        for predictor in predictors:
+            if not callable(predictor):
+                raise TypeError(f"the strategy gave {type(predictor).__name__}, not a predictor: images -> logits")
         for pixels, _ in images.batches(len(images) if any(whole) else batch_size):
             batches = pixels.split(batch_size) if any(whole) else (pixels,)
             for predictor, parts, at_once in zip(predictors, logits, whole, strict=True):
-                parts.extend(predictor(batch).float() for batch in ((pixels,) if at_once else batches))
+                parts.extend(_logits(predictor, batch) for batch in ((pixels,) if at_once else batches))
     return [torch.cat(parts) for parts in logits]
+
+
+def _logits(predictor: Predictor, pixels: Tensor) -> Tensor:
+    found = predictor(pixels)
+    if not isinstance(found, Tensor):
+        raise TypeError(f"the predictor gave {type(found).__name__}, not a tensor of logits")
+    return found.float()
 
 
 def _channels_first(images: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import torch
 
 from bench import ENGINE, device, provenance, registry
 from bench.contract import Task
-from bench.errors import Diverged, MedtransferError
+from bench.errors import Diverged, MedtransferError, printable
 from bench.plan import Cell
 
 SMALL_VAL = 100
@@ -68,7 +68,8 @@ def failure(error: BaseException) -> dict[str, Any]:
         return {"status": "failed", "reason": str(error)}
     where = traceback.extract_tb(error.__traceback__)[-1]
     place = f"{Path(where.filename).name}:{where.lineno}"
-    text = f"{type(error).__name__}: {error} ({place}); rerun with --debug for the traceback"
+    said = printable(" ".join(str(error).split()))
+    text = f"{type(error).__name__}: {said} ({place}); rerun with --debug for the traceback"
     return {"status": "failed", "reason": text}
 
 

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from bench.backbones import build_features, normalisation, width_of
 from bench.contract import Backbone, Hparams, Protocol
+from bench.errors import Spoiled
 from bench.images import Images, normalise, resize
+from bench.lent import Lent, lend
 from bench.network import Network
 from bench.prediction import Prediction
 
@@ -112,8 +114,8 @@ class Run:
         key = ("frozen", self.backbone)
         if key not in self.memory:
             net = build_features(self.backbone, seed=0).to(self.device).to(memory_format=torch.channels_last)
-            self.memory[key] = net.eval().requires_grad_(False)
-        return self.memory[key]  # type: ignore[return-value]
+            self.memory[key] = lend(net.eval().requires_grad_(False), [*net.parameters(), *net.buffers()])
+        return self._unspoiled(key, "the shared backbone")  # type: ignore[return-value]
 
     def embed(self, images: Tensor, maxima: bool = False) -> Tensor:
         """Raw uint8 [N, C, H, W] -> frozen features float32 [N, D]. With `maxima` not the network's own pooled features
@@ -135,8 +137,18 @@ class Run:
         key = ("features", self.backbone, self.size, self.protocol.resize, images.key, maxima)
         if key not in self.memory:
             parts = [self.embed(pixels, maxima) for pixels, _ in images.batches(FEATURE_BATCH)]
-            self.memory[key] = torch.cat(parts).clone()
-        return self.memory[key]  # type: ignore[return-value]
+            features = torch.cat(parts).clone()
+            self.memory[key] = lend(features, [features])
+        return self._unspoiled(key, "the shared features")  # type: ignore[return-value]
+
+    def _unspoiled(self, key: object, what: str) -> object:
+        """What is kept under the key, for fits that must not change it. Raises Spoiled where one has."""
+        kept = self.memory[key]
+        assert isinstance(kept, Lent)
+        if kept.changed():
+            del self.memory[key]
+            raise Spoiled(what)
+        return kept.value
 
     def _normalisation(self) -> tuple[Tensor, Tensor]:
         key = ("normalisation", self.backbone)

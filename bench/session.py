@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,10 +15,12 @@ from bench import registry
 from bench.contract import Dataset, Split, Task
 from bench.errors import DataError
 from bench.images import Images, to_device
+from bench.lent import Lent, lend
 from bench.natural_reference import open_natural
 from bench.plan import Cell
 from bench.splits import training_subset
 
+log = logging.getLogger(__name__)
 Notify = Callable[[str, float], None]
 """What is going on (a trial, an epoch), and the share of the cell that is done."""
 
@@ -37,6 +40,8 @@ class Session:
     """Let unexpected errors through, with their traceback, instead of making a failed row."""
     memory: dict[object, object] = field(default_factory=dict)
     loaded: tuple[object, Dataset, Task] | None = None
+    borrowed: list[Lent[object]] = field(default_factory=list)
+    """The images of the task that is loaded, to see whether a strategy changed them."""
     unreadable: dict[object, DataError] = field(default_factory=dict)
     """Datasets that could not be read: a download that failed once is not tried again for every cell."""
 
@@ -47,6 +52,7 @@ def load(cell: Cell, session: Session) -> tuple[Dataset, Task]:
     key = (images, cell.amount, cell.split_seed)
     if images in session.unreadable:
         raise session.unreadable[images]
+    _forget_spoiled(session)
     if session.loaded is None or session.loaded[0] != key:
         session.loaded = None
         # Features of another dataset will not be asked for again; frozen networks may be.
@@ -62,9 +68,25 @@ def load(cell: Cell, session: Session) -> tuple[Dataset, Task]:
             raise
         chosen = training_subset(splits["train"].labels, cell.amount.fraction, cell.amount.per_class, cell.split_seed)
         train, val = (to_device(split, f"{content}/{name}", session.device) for name, split in splits.items())
-        session.loaded = (key, dataset, Task(dataset.info, cell.size, train.take(chosen), val))
+        task = Task(dataset.info, cell.size, train.take(chosen), val)
+        session.loaded = (key, dataset, task)
+        session.borrowed = [lend(None, images.tensors) for images in (task.train, task.val)]
     dataset, task = session.loaded[1:]
     return dataset, replace(task, second=_second(cell, dataset, session))
+
+
+def _forget_spoiled(session: Session) -> None:
+    """What a strategy changed in place is made anew for the next cell, however it was done."""
+    if any(lent.changed_at_all() for lent in session.borrowed):
+        log.warning("the cell before this one changed its images in place: they are read again")
+        session.loaded = None
+        session.borrowed = []
+        session.memory.clear()  # features of changed images
+    for key, kept in list(session.memory.items()):
+        if isinstance(kept, Lent) and kept.changed_at_all():
+            what = key[0] if isinstance(key, tuple) else key
+            log.warning("the cell before this one changed what cells share in place (%s): it is made anew", what)
+            del session.memory[key]
 
 
 def _second(cell: Cell, dataset: Dataset, session: Session) -> Images | None:
@@ -81,5 +103,6 @@ def _second(cell: Cell, dataset: Dataset, session: Session) -> Images | None:
             natural = open_natural(cell.natural, cell.data_root, cell.workspace)
             split, content = natural.load("train", cell.size), f"{cell.hashes['second_hash']}/train"
         unknown = Split(split.images, np.zeros(len(split), dtype=np.int64), split.ids)
-        session.memory[key] = to_device(unknown, content, session.device)
-    return cast(Images, session.memory[key])
+        images = to_device(unknown, content, session.device)
+        session.memory[key] = lend(images, images.tensors)
+    return cast(Lent[Images], session.memory[key]).value
