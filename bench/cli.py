@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from bench.errors import MedtransferError, Regression, UsageError
+from bench.errors import MedtransferError, Regression, UsageError, printable
 
 if TYPE_CHECKING:
     from bench.config import Matrix
@@ -89,7 +89,8 @@ def _guarded(action: Callable[[], bool], debug: bool = False) -> None:
         if isinstance(error, MedtransferError):
             typer.echo(f"error: {error}", err=True)
         else:
-            typer.echo(f"error: {type(error).__name__}: {error} (run again with --debug for the traceback)", err=True)
+            said = f"{type(error).__name__}: {printable(str(error))}"
+            typer.echo(f"error: {said} (run again with --debug for the traceback)", err=True)
     raise typer.Exit(code)
 
 

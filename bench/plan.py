@@ -246,6 +246,9 @@ def _fingerprint(matrix: Matrix, choice: Choice, pixels: int, hashes: Mapping[st
         "protocol": protocol,
         **hashes,
     }
+    # What cannot be read has no hash to tell it from others: its failed rows would take each other's place.
+    unknown = {"weights_hash": choice.backbone.weights, "data_hash": choice.dataset, "second_hash": matrix.natural}
+    facts |= {key: f"unknown {unknown[key]}" for key, value in hashes.items() if value == "unknown"}
     return hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:20]
 
 

@@ -92,7 +92,9 @@ def read_trials(results: Path, fingerprint: str) -> list[Trial]:
 
 def strip_path(results: Path, dataset: str, strategy: str) -> Path:
     """The picture of what a strategy's augmentation makes of a dataset's images."""
-    return results / "examples" / (re.sub(r"[^\w.-]+", "_", f"{dataset}_{strategy}")[-100:] + ".jpg")
+    name = re.sub(r"[^\w.-]+", "_", f"{dataset}_{strategy}")[-100:]
+    # A file's name has 255 bytes at most, and it is written under a longer one first.
+    return results / "examples" / (name.encode()[-200:].decode(errors="ignore") + ".jpg")
 
 
 def write_run(results: Path, facts: Mapping[str, Any]) -> None:

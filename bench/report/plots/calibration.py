@@ -61,7 +61,7 @@ def reliability(found: Sequence[Predicted], colours: Mapping[str, str], name: st
                 table = bins(claims.ravel(), right.ravel())
                 errors[one.strategy] = error(table)
                 table = table[table[:, 0] >= FEWEST]
-                lowest = min(lowest, *table[:, 1])
+                lowest = min([lowest, *table[:, 1]])
                 colour = colours[one.strategy]
                 # Seeds share their images, so a bin counts as many as one seed puts there.
                 low, high = wilson(table[:, 2], table[:, 0] / len(one.probs))
