@@ -71,6 +71,7 @@ class ImageFiles(Dataset):
     def __init__(self, info: Info, table: Table, seed: int, notes: tuple[str, ...] = (), domain: str = "") -> None:
         """Of a table with domains one may be chosen. The split is that of the whole table, drawn within each domain:
         a group that is in several domains is on one side in all of them."""
+        checked_names(info.name, info.classes, "class")
         _check_unique(info.name, table)
         self.paths = [checked_path(table.root, file) for file in table.files]
         _check_one_each(info.name, table.files, self.paths)
