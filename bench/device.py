@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import resource
 import sys
@@ -33,6 +34,21 @@ def precision(device: torch.device) -> str:
     if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return "bf16"
     return "fp32"
+
+
+def make_deterministic(device: torch.device) -> None:
+    """From now on, this process computes the same bits again on the same GPU; an operation that cannot raises
+    RuntimeError. To be called before the GPU is first used. A CPU does so anyway, with the same number of threads."""
+    if device.type == "cuda":
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.deterministic = True
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether torch could not get memory, on a GPU or a CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def describe(device: torch.device) -> str:

@@ -62,7 +62,7 @@ def failure(error: BaseException) -> dict[str, Any]:
     """Status and reason of what went wrong, in a line that names the thing."""
     if isinstance(error, Diverged):
         return {"status": "diverged", "reason": str(error)}
-    if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
+    if device.out_of_memory(error):
         return {"status": "oom", "reason": f"out of memory: {str(error).splitlines()[0]} Try a smaller batch_size."}
     if isinstance(error, MedtransferError):
         return {"status": "failed", "reason": str(error)}

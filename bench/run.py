@@ -34,6 +34,8 @@ class Meter:
 
     images_seen: int = 0
     """Training images shown, counted once an epoch, cached features or not: the budget that strategies share."""
+    micro_batch: int | None = None
+    """Images that go through the network at a time, where a batch of the protocol's size did not fit in memory."""
     params_total: int = 0
     params_trained: int = 0
     curve: list[float] = field(default_factory=list)

@@ -14,6 +14,7 @@ from bench.errors import Diverged
 from bench.images import Images, predict
 from bench.metrics import auc, probabilities
 from bench.network import Network
+from bench.parts import backward
 from bench.prediction import for_labelled
 from bench.run import Run
 
@@ -37,6 +38,11 @@ def train(net: Network, strategy: FineTune, task: Task, hparams: Hparams, run: R
     best = Best(margin_of(task, protocol))
     best_state: dict[str, Tensor] = {}
     best_epoch = step = trained = 0
+    parts = 1  # of a batch that does not fit in memory as a whole
+
+    def loss_of(images: Tensor, labels: Tensor) -> Tensor:
+        with run.autocast():
+            return strategy.loss(net, run.normalised(images), labels, task, hparams, run)
 
     for epoch in range(protocol.epochs):
         groups = strategy.param_groups(net, task, hparams, run, epoch)
@@ -51,14 +57,13 @@ def train(net: Network, strategy: FineTune, task: Task, hparams: Hparams, run: R
                 group["lr"] = rate * wanted.scale
             pixels, labels = task.train.batch(index.to(run.device))
             images, labels = strategy.augment(run.resized(pixels), labels, task, hparams, draws)
-            with run.autocast():
-                loss = strategy.loss(net, run.normalised(images), labels, task, hparams, run)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss, parts = backward(loss_of, images, labels, optimizer, parts)
+            if parts > 1:
+                run.meter.micro_batch = math.ceil(protocol.batch_size / parts)
             if protocol.clip:
                 nn.utils.clip_grad_norm_([p for g in groups for p in g.params], protocol.clip)
             optimizer.step()
-            total += loss.detach()
+            total += loss
             run.meter.images_seen += len(labels)
             step += 1
             strategy.stepped(net, hparams, Step(step, steps_an_epoch, planned))

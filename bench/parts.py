@@ -1,0 +1,66 @@
+"""The gradient of a batch that does not fit in memory as a whole: of its parts, added up."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from bench.device import out_of_memory
+
+SMALLEST = 2
+"""Images in a part: BatchNorm has no variance over one."""
+
+
+def backward(
+    loss_of: Callable[[Tensor, Tensor], Tensor],
+    images: Tensor,
+    labels: Tensor,
+    optimizer: torch.optim.Optimizer,
+    parts: int,
+) -> tuple[Tensor, int]:
+    """The mean loss of a batch (float32 scalar, detached), whose gradient is left in the optimizer's parameters; and
+    the number of parts that it was computed in: `parts`, doubled until one fits in memory. `loss_of` gives a part's
+    mean loss. The update is the whole batch's, but for BatchNorm, which sees one part at a time, and for losses that
+    compare images with each other. Raises torch's error where not even two images fit."""
+    while True:
+        count = max(1, min(parts, len(images) // SMALLEST))
+        try:
+            if count == 1:
+                return _whole(loss_of, images, labels, optimizer), parts
+            return _added_up(loss_of, images, labels, optimizer, count), parts
+        except RuntimeError as error:
+            if not out_of_memory(error) or 2 * count > len(images) // SMALLEST:
+                raise
+        # Down here, the error's traceback no longer holds on to the tensors of what failed.
+        parts = 2 * count
+        warnings.warn(f"out of memory with {len(images)} images: going on with a batch in {parts} parts", stacklevel=2)
+        if images.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _whole(
+    loss_of: Callable[[Tensor, Tensor], Tensor], images: Tensor, labels: Tensor, optimizer: torch.optim.Optimizer
+) -> Tensor:
+    loss = loss_of(images, labels)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    return loss.detach()
+
+
+def _added_up(
+    loss_of: Callable[[Tensor, Tensor], Tensor],
+    images: Tensor,
+    labels: Tensor,
+    optimizer: torch.optim.Optimizer,
+    count: int,
+) -> Tensor:
+    total = torch.zeros((), device=images.device)
+    optimizer.zero_grad(set_to_none=True)
+    for some, their in zip(images.tensor_split(count), labels.tensor_split(count), strict=True):
+        loss = loss_of(some, their) * (len(some) / len(images))
+        loss.backward()
+        total += loss.detach()
+    return total
