@@ -49,13 +49,18 @@ SELECTORS: dict[str, tuple[str, Any, str]] = {
     "results": ("--results", str, "Folder that this run writes to."),
     "device": ("--device", str, "auto, cpu, cuda[:N] or mps."),
     "jobs": ("--jobs", int, "Cells run at the same time."),
+    "executor": ("--executor", str, "local (processes on this machine) or ray."),
+    "address": ("--address", str, "Of a Ray cluster; auto: the one of this machine; local: a new one here [local]."),
+    "shard": ("--shard", str, "i/n: run the i-th of n parts of the cells, beside the others on a shared folder."),
+    "time_limit": ("--time-limit", float, "Minutes after which a cell is given up."),
+    "deterministic": ("--deterministic", bool, "Give the same bits again on a GPU, too (slower)."),
     "only": (
         "--only",
         list[str],
         "Only cells with KEY=PATTERN: dataset, backbone, strategy, size, fraction, per_class.",
     ),
 }
-_METAVAR = {list[str]: "NAME", str: "TEXT", list[int]: "N", int: "N", list[float]: "SHARE"}
+_METAVAR = {list[str]: "NAME", str: "TEXT", list[int]: "N", int: "N", list[float]: "SHARE", float: "MIN", bool: None}
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
@@ -146,6 +151,11 @@ def _run(matrix: Matrix, debug: bool, dry_run: bool) -> bool:
     from bench.executors import execute
 
     outcome = execute(plan, console, _command_line(), seconds, debug)
+    if outcome.left:
+        then = f"Then: medtransfer report {matrix.results}"
+        text = f"shard {matrix.shard} is done; {outcome.left} rows are left to other shards. {then}"
+        console.print(text, soft_wrap=True, highlight=False, markup=False)
+        return not outcome.failed
     _report([matrix.results], page, console)
     return not outcome.failed
 

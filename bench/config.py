@@ -14,6 +14,7 @@ from typing import Any
 from bench.contract import Backbone, Protocol
 from bench.errors import UsageError, nearest
 from bench.rules import BACKBONE, LIMITS, LISTS, Rule, checked, is_json, is_range, number, shown
+from bench.shards import ALL
 
 PRESETS = Path(__file__).parent / "presets"
 ONLY = ("dataset", "backbone", "strategy", "size", "fraction", "per_class")
@@ -47,6 +48,16 @@ class Matrix:
     device: str = "auto"
     jobs: int = 1
     """Cells run at the same time, each in a process of its own."""
+    executor: str = "local"
+    """"local" or "ray"."""
+    address: str = "local"
+    """Of a Ray cluster; "local" starts one on this machine."""
+    shard: str = ALL
+    """i/n: the part of the cells that this command runs."""
+    time_limit: float = 0.0
+    """Minutes that a cell may take; 0 sets no limit."""
+    deterministic: bool = False
+    """Compute the same bits again on a GPU, too."""
     source_size: int = 0
     """Side of the images that are read and then resized to `sizes`; 0 takes the one nearest to each size."""
     split_seed: int = 0
@@ -60,6 +71,11 @@ class Matrix:
     """(property of a cell, pattern as in fnmatch): cells that match all of them are run."""
 
 
+PLAIN = (
+    "seeds", "device", "jobs", "executor", "address", "shard", "time_limit", "deterministic", "source_size",
+    "split_seed",
+)  # fmt: skip
+"""Keys of `[run]` that are fields of a Matrix as they stand."""
 PROTOCOL = {f.name: f.default for f in fields(Protocol)}
 SCALARS = (
     PROTOCOL
@@ -123,7 +139,7 @@ def load(source: str, overrides: Mapping[str, Any] | None = None) -> Matrix:
         settings=_settings(document.get("settings", {}), {*listed, *values["strategies"]}, path),
         only=tuple(map(_only, only)),
         natural=_expand(values.get("natural", Matrix.natural)),
-        **{key: values[key] for key in ("seeds", "device", "jobs", "source_size", "split_seed") if key in values},
+        **{key: values[key] for key in PLAIN if key in values},
     )
 
 

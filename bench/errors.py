@@ -35,6 +35,11 @@ class DataError(MedtransferError):
     """A dataset cannot be found, read or is malformed; fails that dataset's cells only."""
 
 
+class StorageError(MedtransferError):
+    """The results folder cannot be written, or another command has it; ends the run, since no other cell could be kept
+    either."""
+
+
 class Diverged(MedtransferError):
     """Training gave a non-finite loss or non-finite logits."""
 

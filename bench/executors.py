@@ -1,31 +1,31 @@
-"""Where cells run: in this process, or in worker processes that write the same files."""
+"""Where cells run: in this process, in worker processes or on a Ray cluster. All write the same files."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import FrameType
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from bench import device, integrity, provenance, store
-from bench.errors import MedtransferError
-from bench.estimate import words
+from bench import claim, device, integrity, places, provenance, store
+from bench.attempt import give_up, run_cell
+from bench.estimate import time_left, words
 from bench.plan import Cell, Plan
-from bench.runner import run_cell
 from bench.session import Notify, Session
+from bench.supervise import Finished, supervise
 
-Finished = Iterator[tuple[Cell, list[str]]]
-"""A cell and the statuses of its rows, as soon as they are published."""
+Watch = Callable[[Cell, str, float], None]
+"""A cell, what is going on in it, and the share of it that is done."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,24 @@ class Outcome:
     """failed, out of memory and diverged."""
     there: int
     """Rows that a run before this one had published."""
+    left: int = 0
+    """Rows that no command has tried yet: those of other shards."""
 
 
 def execute(plan: Plan, console: Console, command: str, seconds: Mapping[str, float], debug: bool = False) -> Outcome:
     """Run what is missing, with progress and the time left; every row is published as soon as it is there. `seconds`
     are the cells' estimates, which weigh them in the progress.
 
-    KeyboardInterrupt comes through; what was finished stays, and the same command goes on from there."""
-    todo = plan.todo
+    KeyboardInterrupt comes through; what was finished stays, and the same command goes on from there. Raises
+    StorageError where the results folder cannot be written or another command has it."""
+    with _one_interrupt(), claim.claimed(plan.matrix.results, plan.matrix.shard, command):
+        # Another command may have had the folder since it was looked at.
+        plan = replace(plan, done=store.finished(plan.matrix.results))
+        return _execute(plan, console, command, seconds, debug)
+
+
+def _execute(plan: Plan, console: Console, command: str, seconds: Mapping[str, float], debug: bool) -> Outcome:
+    todo, jobs = plan.todo, plan.matrix.jobs
     where = device.pick(plan.matrix.device)
     there = sum(plan.matrix.seeds - len(plan.missing(cell)) for cell in plan.cells)
     started = provenance.utc()
@@ -54,31 +64,37 @@ def execute(plan: Plan, console: Console, command: str, seconds: Mapping[str, fl
     # A cell that takes no time still moves the bar.
     weights = {cell.fingerprint: max(seconds.get(cell.fingerprint, 0.0), 0.1) for cell in todo}
     total, passed, begun = sum(weights.values()), 0.0, time.perf_counter()
+    shares: dict[str, float] = {}  # of the cells that are run now
     columns = (
-        BarColumn(bar_width=24), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
-        TextColumn("{task.description}"),
+        BarColumn(bar_width=24), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
     )  # fmt: skip
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("", total=total)
 
-        def notify(cell: Cell, text: str, share: float) -> None:
-            done = passed + share * weights[cell.fingerprint]
-            progress.update(bar, completed=done, description=f"{cell.label} · {text}")
+        def remaining() -> str:
+            now = passed + sum(share * weights[fingerprint] for fingerprint, share in shares.items())
+            progress.update(bar, completed=now)
+            return f"{words(time_left(total, now, time.perf_counter() - begun, jobs))} left"
 
-        cells = _here(plan, todo, where, notify, debug) if plan.matrix.jobs == 1 else _workers(plan, todo, where)
-        for number, (cell, statuses) in enumerate(cells, start=1):
+        def notify(cell: Cell, text: str, share: float) -> None:
+            shares[cell.fingerprint] = share
+            progress.update(bar, description=f"{remaining()} · {cell.label} · {text}")
+
+        for number, (cell, statuses) in enumerate(_cells(plan, todo, where, notify, debug), start=1):
             counts.update(statuses)
+            shares.pop(cell.fingerprint, None)
             passed += weights[cell.fingerprint]
-            progress.update(bar, completed=passed)
+            told = remaining()
             if not console.is_terminal or not set(statuses) <= {"ok", "skipped"}:
-                left = (total - passed) * (time.perf_counter() - begun) / passed
-                text = f"[{number}/{len(todo)}] {cell.label}: {', '.join(sorted(set(statuses)))}; {words(left)} left"
+                text = f"[{number}/{len(todo)}] {cell.label}: {', '.join(sorted(set(statuses)))}; {told}"
                 console.print(text, highlight=False, markup=False, soft_wrap=True)
     if todo:
         integrity.record(plan)
     store.write_run(plan.matrix.results, _facts(plan, command, started, provenance.utc()))
     failed = sum(counts[status] for status in ("failed", "oom", "diverged"))
-    return Outcome(counts["ok"], counts["skipped"], failed, there)
+    tried = store.tried(plan.matrix.results)
+    left = sum((cell.fingerprint, seed) not in tried for cell in plan.cells for seed in range(plan.matrix.seeds))
+    return Outcome(counts["ok"], counts["skipped"], failed, there, left)
 
 
 def _facts(plan: Plan, command: str, started: str, finished: str | None) -> dict[str, object]:
@@ -94,53 +110,74 @@ def _facts(plan: Plan, command: str, started: str, finished: str | None) -> dict
     }
 
 
-def _here(
-    plan: Plan, todo: list[Cell], where: torch.device, notify: Callable[[Cell, str, float], None], debug: bool
-) -> Finished:
-    def about(cell: Cell) -> Notify:
-        return lambda text, share: notify(cell, text, share)
+def _cells(plan: Plan, todo: list[Cell], where: torch.device, watch: Watch, debug: bool) -> Finished:
+    """In this process, unless there is more than one at a time or a limit of time: only a process of its own can be
+    ended in whatever it does."""
+    matrix = plan.matrix
+    if not todo:
+        return iter(())
+    if matrix.executor == "local" and matrix.jobs == 1 and not matrix.time_limit:
+        return _here(plan, todo, where, watch, debug)
+    return _elsewhere(plan, todo, where, watch, debug)
 
+
+def _here(plan: Plan, todo: list[Cell], where: torch.device, watch: Watch, debug: bool) -> Finished:
+    def about(cell: Cell) -> Notify:
+        return lambda text, share: watch(cell, text, share)
+
+    if plan.matrix.deterministic:
+        device.make_deterministic(where)
     session = Session(where, plan.matrix.results, debug=debug)
     for cell in todo:
         session.notify = about(cell)
         yield cell, run_cell(cell, plan.missing(cell), session)
 
 
-def _workers(plan: Plan, todo: list[Cell], where: torch.device) -> Finished:
-    """Each worker takes whole cells; they share the cores. On a GPU they share the card."""
-    threads = max(1, (os.cpu_count() or 1) // plan.matrix.jobs)
-    context = multiprocessing.get_context("spawn")  # a forked CUDA context is broken
-    arguments = (os.getpid(), str(where), plan.matrix.results, threads)
-    pool = ProcessPoolExecutor(plan.matrix.jobs, context, initializer=_start_worker, initargs=arguments)
+def _elsewhere(plan: Plan, todo: list[Cell], where: torch.device, watch: Watch, debug: bool) -> Finished:
+    """Each worker takes whole cells."""
+    from bench.work import Setup
+
+    matrix = plan.matrix
+    results, folder, threads = matrix.results.absolute(), Path.cwd(), places.threads(matrix.jobs)
+    setups = [
+        Setup(place, threads, results, folder, matrix.deterministic, debug)
+        for place in places.places(where, matrix.jobs, torch.cuda.device_count())
+    ]
+    tasks = [(cell, plan.missing(cell)) for cell in todo]
+    settled = (results, matrix.jobs, matrix.time_limit, _giving_up(results, where), watch)
+    if matrix.executor == "ray":
+        from bench.ray_workers import actors
+
+        with actors(setups[0], matrix.jobs, matrix.address) as crew:
+            yield from supervise(tasks, crew, *settled)
+    else:
+        from bench.workers import Processes
+
+        yield from supervise(tasks, Processes(setups), *settled)
+
+
+def _giving_up(results: Path, where: torch.device) -> Callable[[Cell, list[int], str], list[str]]:
+    return lambda cell, seeds, reason: give_up(cell, seeds, reason, results, where)
+
+
+@contextmanager
+def _one_interrupt() -> Iterator[None]:
+    """Ctrl-C ends what is running; a second one does not wait for that. Files are there whole or not at all either
+    way."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def first(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, second)
+        raise KeyboardInterrupt
+
+    def second(number: int, frame: FrameType | None) -> None:
+        os.write(2, b"\nstopped. What is finished is kept.\n")
+        os._exit(130)
+
+    before = signal.signal(signal.SIGINT, first)
     try:
-        futures = {pool.submit(_work, cell, plan.missing(cell)): cell for cell in todo}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-    except BrokenProcessPool:
-        fix = "Finished cells are kept: run the same command again, with fewer --jobs if memory ran out."
-        raise MedtransferError(f"a worker process was killed from outside. {fix}") from None
+        yield
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-_session: Session
-
-
-def _start_worker(driver: int, where: str, results: Path, threads: int) -> None:
-    global _session
-    threading.Thread(target=_end_with, args=(driver,), daemon=True).start()
-    torch.set_num_threads(threads)
-    _session = Session(torch.device(where), results)
-
-
-def _end_with(driver: int) -> None:
-    """A worker does not outlive the command that started it, killed or not: the same command, given again, would run
-    the same cells beside it. `driver` is that command's own word for its process: a worker that asked for its parent
-    might be too late."""
-    while os.getppid() == driver:
-        time.sleep(0.5)
-    os._exit(1)
-
-
-def _work(cell: Cell, seeds: list[int]) -> list[str]:
-    return run_cell(cell, seeds, _session)
+        signal.signal(signal.SIGINT, before)

@@ -17,6 +17,7 @@ from bench.contract import Backbone, Dataset, Info, Protocol, Strategy
 from bench.errors import DataError, MedtransferError, UsageError, brief, nearest
 from bench.natural_reference import open_natural
 from bench.rules import is_range, matches, shown
+from bench.shards import holds
 from bench.tune import check_ranges
 
 
@@ -76,8 +77,9 @@ class Plan:
 
     @property
     def todo(self) -> list[Cell]:
-        """The cells of which a row is missing, skipped ones included."""
-        return [cell for cell in self.cells if self.missing(cell)]
+        """The cells of the shard of which a row is missing, skipped ones included."""
+        shard = self.matrix.shard
+        return [cell for cell in self.cells if holds(shard, cell.fingerprint) and self.missing(cell)]
 
     @property
     def skips(self) -> list[Cell]:

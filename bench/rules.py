@@ -10,6 +10,7 @@ from typing import Any, TypeGuard
 
 from bench.errors import UNPRINTABLE, UsageError
 from bench.selection import SELECTIONS
+from bench.shards import is_shard
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,9 @@ LIMITS = {
     "device": Rule(
         str, lambda v: bool(re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", v)), '"auto", "cpu", "cuda[:N]" or "mps"'
     ),
+    "executor": choice("local", "ray"),
+    "address": TEXT,
+    "shard": Rule(str, is_shard, '"i/n", the i-th of n parts'),
     "selection": choice(*(name for name, selection in SELECTIONS.items() if not selection.labels)),
     "data_root": TEXT,
     "natural": TEXT,

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from bench import device, evaluate, examples, provenance, registry, store
+from bench import device, evaluate, examples, logs, provenance, registry, store
 from bench.backbones import build_features, count_flops
 from bench.best import margin_of
 from bench.contract import Dataset, Hparams, Predictor, Strategy, Task
 from bench.domains import between
-from bench.errors import Diverged, MedtransferError
+from bench.errors import Diverged
 from bench.images import Images, predict, to_device
 from bench.label_free import Judge, judge_on
 from bench.plan import Cell
@@ -23,37 +23,15 @@ from bench.prediction import for_labelled
 from bench.row import failure, identity, notes_on
 from bench.run import Run, seeded
 from bench.session import Session, load
+from bench.trial import Trial
 from bench.tune import defaults, ranked, tune
 
 TIMED_BATCH = 64
 
 
-def run_cell(cell: Cell, seeds: Sequence[int], session: Session) -> list[str]:
-    """Run the cell for `seeds` and publish a row each; gives their statuses. Only KeyboardInterrupt and (with `debug`)
-    unexpected errors come through: whatever else goes wrong is a row with a reason."""
-    started = provenance.utc()
-    rows: list[dict[str, Any]]
-    if cell.error or cell.skip:
-        status, reason = ("failed", cell.error) if cell.error else ("skipped", cell.skip)
-        rows = [{"status": status, "reason": reason} for _ in seeds]
-    else:
-        try:
-            return _run(cell, seeds, session, started)
-        except Exception as error:  # a strategy may raise anything; the row says what, and the other cells go on
-            if session.debug and not isinstance(error, MedtransferError):
-                raise
-            there = store.finished(session.results)
-            seeds = [seed for seed in seeds if (cell.fingerprint, seed) not in there]
-            rows = [failure(error) for _ in seeds]
-        finally:
-            if session.device.type == "cuda":
-                torch.cuda.empty_cache()
-    for seed, row in zip(seeds, rows, strict=True):
-        store.publish(session.results, identity(cell, session.device, seed, started) | row)
-    return [row["status"] for row in rows]
-
-
-def _run(cell: Cell, seeds: Sequence[int], session: Session, started: str) -> list[str]:
+def fit_cell(cell: Cell, seeds: Sequence[int], session: Session, started: str) -> list[str]:
+    """Run the cell for `seeds` and publish a row each as soon as it is there; gives their statuses. Raises whatever the
+    strategy does."""
     strategy = registry.load_strategy(cell.strategy, cell.workspace)
     dataset, task = load(cell, session)
     device.reset_peak_memory(session.device)
@@ -82,7 +60,7 @@ def _run(cell: Cell, seeds: Sequence[int], session: Session, started: str) -> li
     if dataset.source is not None:
         on_source = evaluate.test_auc(dataset.source, cell.size, f"{cell.hashes['data_hash']}/source", session.device)
     statuses = []
-    for fits in _fits(strategy, hparams, task, run, seeds, session):
+    for fits in _fits(cell, strategy, hparams, task, run, seeds, session):
         predictors = [fit.predictor for fit in fits if fit.predictor is not None]
         tested, logits = evaluate.test_logits(dataset, cell.size, cell.hashes["data_hash"], predictors, session.device)
         answers = iter(logits)
@@ -98,7 +76,7 @@ def _run(cell: Cell, seeds: Sequence[int], session: Session, started: str) -> li
                 except Diverged as error:
                     row |= failure(error)
             row["finished_utc"] = provenance.utc()
-            store.publish(session.results, row, predictions)
+            logs.publish(session.results, row, predictions)
             statuses.append(row["status"])
     return statuses
 
@@ -126,11 +104,16 @@ def _tuned(
     session.notify("tuning", len(done) / fits)
 
     def epoch_done(epoch: int, auc: float, loss: float) -> None:
+        told = {"trial": len(done), "epoch": epoch, "val_auc": auc, "val_loss": loss}
+        logs.add(session.results, cell.fingerprint, "epoch", **told)
         share = (len(done) + (epoch + 1) / run.protocol.epochs) / fits
         session.notify(f"tuning, trial {len(done) + 1} of {cell.protocol.trials}, {_progress(run, epoch, auc)}", share)
 
-    def record(new: Sequence[Any]) -> None:
+    def record(new: Sequence[Trial]) -> None:
         store.record_trials(session.results, cell.fingerprint, new)
+        for trial in new:
+            told = {key: getattr(trial, key) for key in ("number", "hparams", "state", "val_auc", "seconds")}
+            logs.add(session.results, cell.fingerprint, "trial", **told)
         done.extend(new)
 
     reporting = run.fresh(run.seed, epoch_done)
@@ -154,7 +137,7 @@ class Fit:
 
 
 def _fits(
-    strategy: Strategy, hparams: Hparams, task: Task, run: Run, seeds: Sequence[int], session: Session
+    cell: Cell, strategy: Strategy, hparams: Hparams, task: Task, run: Run, seeds: Sequence[int], session: Session
 ) -> Iterator[list[Fit]]:
     """The final fits with the best hyperparameters: one after the other, or all at once where the strategy can."""
     groups = [list(seeds)] if strategy.fit_many is not None else [[seed] for seed in seeds]
@@ -164,6 +147,8 @@ def _fits(
         session.notify(text, share)
 
         def epoch_done(epoch: int, auc: float, loss: float, text: str = text, share: float = share) -> None:
+            told = {"fit": text, "epoch": epoch, "val_auc": auc, "val_loss": loss}
+            logs.add(session.results, cell.fingerprint, "epoch", **told)
             within = (epoch + 1) / run.protocol.epochs / (before + len(groups))
             session.notify(f"{text}, {_progress(run, epoch, auc)}", share + within)
 
@@ -184,6 +169,7 @@ def _fits(
             "fit_seconds": spent / len(group),
             "energy_joules": None if energy is None or after is None else (after - energy) / len(group),
             "images_seen": own.meter.images_seen,
+            "micro_batch": own.meter.micro_batch,
             "params_total": own.meter.params_total,
             "params_trained": own.meter.params_trained,
             "curve": json.dumps(own.meter.curve),

@@ -8,7 +8,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 
 from bench.cache import whole_file
-from bench.errors import DataError, brief
+from bench.errors import DataError, StorageError, brief
 from bench.trial import Trial, parsed
 
 FAILED = ".failed.json"
 """Ending of the rows of failed cells, which a rerun tries again."""
 ROW = re.compile(r"(.+)-s([0-9]+)\.json")
 """The names of the rows that need not be run again: fingerprint and seed."""
+ANY_ROW = re.compile(r"(.+)-s([0-9]+)(?:\.failed)?\.json")
 
 
 def publish(results: Path, row: Mapping[str, Any], predictions: Mapping[str, np.ndarray] | None = None) -> None:
@@ -34,7 +35,7 @@ def publish(results: Path, row: Mapping[str, Any], predictions: Mapping[str, np.
         np.savez_compressed(buffer, **predictions)  # type: ignore[arg-type]
         write(stem.with_name(stem.name + ".npz"), buffer.getvalue())
     failed = row["status"] in ("failed", "oom")
-    text = json.dumps({key: _plain(value) for key, value in row.items()}, indent=1, allow_nan=False)
+    text = json.dumps({key: plain(value) for key, value in row.items()}, indent=1, allow_nan=False)
     write(stem.with_name(stem.name + (FAILED if failed else ".json")), text.encode())
     if not failed:
         stem.with_name(stem.name + FAILED).unlink(missing_ok=True)
@@ -42,10 +43,19 @@ def publish(results: Path, row: Mapping[str, Any], predictions: Mapping[str, np.
 
 def finished(results: Path) -> set[tuple[str, int]]:
     """(fingerprint, seed) of every row that need not be run again."""
+    return _named(results, ROW)
+
+
+def tried(results: Path) -> set[tuple[str, int]]:
+    """(fingerprint, seed) of every row, failed ones included."""
+    return _named(results, ANY_ROW)
+
+
+def _named(results: Path, pattern: re.Pattern[str]) -> set[tuple[str, int]]:
     done = set()
     with contextlib.suppress(FileNotFoundError):
         for entry in os.scandir(results / "cells"):
-            if row := ROW.fullmatch(entry.name):  # any other file is somebody else's
+            if row := pattern.fullmatch(entry.name):  # any other file is somebody else's
                 done.add((row[1], int(row[2])))
     return done
 
@@ -62,12 +72,19 @@ def read_row(results: Path, fingerprint: str, seed: int) -> dict[str, Any]:
     return row
 
 
+def status_of(results: Path, fingerprint: str, seed: int) -> str | None:
+    """The status of a row that need not be run again; None where there is none."""
+    try:
+        return str(read_row(results, fingerprint, seed)["status"])
+    except FileNotFoundError:
+        return None
+
+
 def record_trials(results: Path, fingerprint: str, trials: Sequence[Trial]) -> None:
     """Append trials to the cell's file, in one write, and see it on disk. A line torn by a kill is cut off first."""
     path = _trials_path(results, fingerprint)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = "".join(json.dumps({k: _plain(v) for k, v in asdict(t).items()}) + "\n" for t in trials)
-    with open(path, "a+b") as file:
+    lines = "".join(json.dumps({k: plain(v) for k, v in asdict(t).items()}) + "\n" for t in trials)
+    with storing(path), open(path, "a+b") as file:
         file.seek(0)
         whole = file.read().rpartition(b"\n")
         file.truncate(len(whole[0]) + len(whole[1]))
@@ -103,22 +120,35 @@ def write_run(results: Path, facts: Mapping[str, Any]) -> None:
 
 
 def write(path: Path, content: bytes) -> None:
-    """All of it or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as temporary:
+    """All of it or nothing. Raises StorageError."""
+    with storing(path), whole_file(path) as temporary:
         temporary.write_bytes(content)
+
+
+@contextlib.contextmanager
+def storing(path: Path) -> Iterator[None]:
+    """Around writing to a file of a results folder, whose own folder is made if need be. Raises StorageError where the
+    disk is full, the folder read-only, or the like."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"{path}: cannot be written ({error.strerror or error}). Free disk space or name another folder with "
+            "--results, then run the same command again: what is finished is kept."
+        ) from error
 
 
 def _trials_path(results: Path, fingerprint: str) -> Path:
     return results / "cells" / f"{fingerprint}.trials.jsonl"
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """JSON has no NaN: an undefined score is null."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     return value

@@ -153,7 +153,7 @@ def test_workers_end_with_a_command_that_is_killed(tmp_path: Path) -> None:
     deadline = time.monotonic() + 240
     while not list((tmp_path / "results" / "cells").glob("*")) and time.monotonic() < deadline:
         time.sleep(0.1)
-    workers = psutil.Process(process.pid).children()
+    workers = psutil.Process(process.pid).children(recursive=True)
     assert workers
     process.kill()
     process.wait()

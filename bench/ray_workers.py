@@ -1,0 +1,121 @@
+"""Workers as actors of a Ray cluster, which reach the results folder and the data by the same paths."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import bench
+from bench.errors import UsageError, brief
+from bench.places import SPARE, Place
+from bench.plan import Cell
+from bench.supervise import Lost, Message, Ready
+from bench.work import Setup, Workbench
+
+
+@dataclass(frozen=True)
+class Remote:
+    """An actor and what it has been asked for, oldest first."""
+
+    actor: Any
+    asked: list[Any]
+
+    def give(self, cell: Cell, seeds: list[int]) -> None:
+        self.asked.append(self.actor.run.remote(cell, seeds))
+
+    def end(self) -> None:
+        import ray
+
+        ray.kill(self.actor)
+
+
+class Actors:
+    """A crew of actors, each on its part of the cluster. Ray restarts none of them: bench.supervise does, since it
+    knows which rows are there already."""
+
+    def __init__(self, setup: Setup, jobs: int) -> None:
+        import ray
+
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        cpus = portion([node.get("CPU", 0) for node in nodes], jobs)
+        self.resources: dict[str, float] = {"num_cpus": int(cpus) if cpus > 1 else cpus}
+        if torch.device(setup.place.device).type == "cuda":
+            gpus = min(1.0, portion([node.get("GPU", 0) for node in nodes], jobs))
+            self.resources["num_gpus"] = gpus
+            setup = replace(setup, place=Place("cuda", SPARE * gpus if gpus < 1 else 1.0))
+        self.setup = replace(setup, threads=min(setup.threads, max(1, int(cpus))))
+        self.actor: Any = ray.remote(Actor)
+
+    def start(self, slot: int) -> Remote:
+        actor: Any = self.actor.options(**self.resources).remote(self.setup)
+        return Remote(actor, [actor.ready.remote()])
+
+    def hear(self, workers: Mapping[int, Remote], seconds: float | None) -> list[tuple[int, Message]]:
+        import ray
+
+        asked = {worker.asked[0]: slot for slot, worker in workers.items() if worker.asked}
+        answered, _ = ray.wait(list(asked), num_returns=1, timeout=seconds)
+        return [(asked[answer], _message(workers[asked[answer]])) for answer in answered]
+
+
+class Actor:
+    """A process of the cluster that runs cells."""
+
+    def __init__(self, setup: Setup) -> None:
+        self.bench = Workbench(setup)
+
+    def ready(self) -> Message:
+        return Ready()
+
+    def run(self, cell: Cell, seeds: list[int]) -> Message:
+        return self.bench.run(cell, seeds)
+
+
+def portion(there: Sequence[float], jobs: int) -> float:
+    """The most of a resource that each of `jobs` workers can have, where nodes have so much of it. Raises UsageError
+    where there is none."""
+    wanted = {amount / parts for amount in there if amount for parts in range(1, jobs + 1)}
+    for part in sorted(wanted, reverse=True):
+        part = float(int(part)) if part > 1 else part  # Ray gives whole CPUs, or a part of one
+        if sum(int(amount / part + 1e-9) for amount in there) >= jobs:
+            return part
+    raise UsageError("--executor ray: the cluster has no such device. Use --device cpu, or add nodes that have one.")
+
+
+def _message(worker: Remote) -> Message:
+    import ray
+
+    try:
+        return ray.get(worker.asked.pop(0))
+    except ray.exceptions.RayActorError as error:
+        return Lost(f"with its node or process ({brief(error)})")
+
+
+@contextmanager
+def actors(setup: Setup, jobs: int, address: str) -> Iterator[Actors]:
+    """A crew of `jobs` actors on the cluster of an address: "auto" is the one that this machine is of, "local" one that
+    is started here for the while. Raises UsageError."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
+    try:
+        import ray
+    except ImportError as error:
+        fix = 'Install it: python3 -m pip install -c constraints.txt ".[ray]"'
+        raise UsageError(f"--executor ray: Ray is not installed. {fix}") from error
+    # Actors import the `bench` of this command, installed or not.
+    paths = [str(Path(bench.__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment = {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    try:
+        ray.init(address, runtime_env={"env_vars": environment}, log_to_driver=False)
+    except (ConnectionError, ValueError) as error:
+        fix = "Check that `ray status` shows it."
+        raise UsageError(f"--address {address}: no Ray cluster is found there ({brief(error)}). {fix}") from error
+    try:
+        yield Actors(setup, jobs)
+    finally:
+        ray.shutdown()

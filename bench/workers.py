@@ -1,0 +1,92 @@
+"""Worker processes on this machine. They share nothing with each other, so that one can be killed at any moment."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+import signal
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing import connection
+from multiprocessing.context import ForkServerContext
+from multiprocessing.process import BaseProcess
+
+from bench.plan import Cell
+from bench.supervise import Lost, Message, Progress, Ready
+from bench.work import Setup, Workbench
+
+Pipe = connection.Connection
+
+
+@dataclass(frozen=True)
+class Local:
+    """A worker process and the pipe to it."""
+
+    process: BaseProcess
+    pipe: Pipe
+
+    def give(self, cell: Cell, seeds: list[int]) -> None:
+        with suppress(OSError):  # it is dead: the pipe's end says so to whoever listens next
+            self.pipe.send((cell, seeds))
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+
+
+class Processes:
+    """A crew of worker processes, one for each setup."""
+
+    def __init__(self, setups: list[Setup]) -> None:
+        self.setups = setups
+        # Forked from a server that has imported torch and no more: a new worker is there at once, and no CUDA context
+        # is forked, which would be broken.
+        self.context: ForkServerContext = multiprocessing.get_context("forkserver")
+        self.context.set_forkserver_preload(["bench.work"])
+
+    def start(self, slot: int) -> Local:
+        ours, theirs = self.context.Pipe()
+        process = self.context.Process(target=_serve, args=(theirs, self.setups[slot], dict(os.environ)), daemon=True)
+        process.start()
+        theirs.close()
+        return Local(process, ours)
+
+    def hear(self, workers: Mapping[int, Local], seconds: float | None) -> list[tuple[int, Message]]:
+        speaking = connection.wait([worker.pipe for worker in workers.values()], seconds)
+        return [(slot, _message(worker)) for slot, worker in workers.items() if worker.pipe in speaking]
+
+
+def _message(worker: Local) -> Message:
+    try:
+        return worker.pipe.recv()
+    except (EOFError, OSError):
+        worker.process.join()
+        code = worker.process.exitcode or 0
+        return Lost(f"by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"with exit code {code}")
+
+
+def _serve(pipe: Pipe, setup: Setup, environment: dict[str, str]) -> None:
+    """A worker's life: cells come through the pipe, messages go back."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all of a terminal's processes; the driver decides
+    os.environ.clear()
+    os.environ.update(environment)  # the server may have been started with another one
+    given: queue.SimpleQueue[tuple[Cell, list[int]]] = queue.SimpleQueue()
+
+    def receive() -> None:
+        """A worker does not outlive the command that started it, killed or not: the same command, given again, would
+        run the same cells beside it. The pipe ends with that command, at once."""
+        try:
+            while True:
+                given.put(pipe.recv())
+        except (EOFError, OSError):
+            os._exit(1)
+
+    threading.Thread(target=receive, daemon=True).start()
+    bench = Workbench(setup, lambda text, share: pipe.send(Progress(text, share)))
+    pipe.send(Ready())
+    while True:
+        pipe.send(bench.run(*given.get()))

@@ -1,0 +1,120 @@
+"""Cells give the same rows wherever they run, and each worker gets its own part of the machine."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.errors import UsageError
+from bench.estimate import time_left
+from bench.places import SPARE, Place, places, threads
+from bench.plan import make_plan
+from bench.ray_workers import portion
+from tests.cheap import cheap, published, run
+from tests.small import CHECKOUT
+from tests.test_runner import rows
+
+CELLS = 6
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    results = tmp_path_factory.mktemp("whole")
+    run(results, CELLS, strategies=("linear_probe",))
+    return results
+
+
+def test_shards_on_one_folder_give_the_rows_of_the_whole(whole: Path, tmp_path: Path) -> None:
+    probe = {"strategies": ("linear_probe",)}
+    ran = [run(tmp_path, CELLS, shard=f"{number}/3", **probe) for number in (1, 2, 3)]
+    assert [outcome.there for outcome in ran] == [0, ran[0].ok, ran[0].ok + ran[1].ok]
+    assert sum(outcome.ok for outcome in ran) == 2 * CELLS
+    assert [outcome.left for outcome in ran] == [2 * CELLS - ran[0].ok, ran[2].ok, 0]
+    assert max(outcome.ok for outcome in ran) < 2 * CELLS
+    assert rows(tmp_path) == rows(whole)
+    assert set(published(tmp_path).values()) == {1}
+    assert run(tmp_path, CELLS, shard="2/3", **probe).ok == 0
+
+
+def test_a_command_that_waited_for_another_runs_what_that_left(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plan was made before the folder was had."""
+    probe = {"strategies": ("linear_probe",)}
+    plan = make_plan(cheap(tmp_path, CELLS, **probe), CHECKOUT)
+    run(tmp_path, CELLS - 1, **probe)
+    monkeypatch.setattr("tests.cheap.planned", lambda *args, **changes: plan)
+    assert run(tmp_path, CELLS).ok == 2
+    assert rows(tmp_path) == rows(whole)
+
+
+@pytest.mark.parametrize(
+    ("device", "jobs", "gpus", "expected"),
+    [
+        ("cpu", 2, 0, [Place("cpu")] * 2),
+        ("cuda", 2, 2, [Place("cuda:0"), Place("cuda:1")]),
+        ("cuda", 2, 1, [Place("cuda:0", SPARE / 2)] * 2),
+        ("cuda:1", 2, 4, [Place("cuda:1", SPARE / 2)] * 2),
+        ("cuda", 3, 2, [Place("cuda:0", SPARE / 2), Place("cuda:1"), Place("cuda:0", SPARE / 2)]),
+        ("cuda", 1, 8, [Place("cuda:0")]),
+    ],
+)
+def test_workers_share_gpus_evenly_and_never_more_memory_than_there_is(
+    device: str, jobs: int, gpus: int, expected: list[Place]
+) -> None:
+    found = places(torch.device(device), jobs, gpus)
+    assert found == expected
+    for card in {place.device for place in found} - {"cpu"}:
+        assert sum(place.share for place in found if place.device == card) <= 1
+
+
+def test_workers_share_the_cores_and_keep_to_the_threads_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(12)), raising=False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    assert [threads(jobs) for jobs in (1, 2, 5, 50)] == [8, 6, 2, 1]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # OMP_NUM_THREADS=1
+    assert threads(2) == 1
+
+
+@pytest.mark.parametrize(
+    ("there", "jobs", "expected"),
+    [
+        ([8.0], 1, 8.0),
+        ([8.0], 3, 2.0),
+        ([3.0, 3.0], 3, 1.0),
+        ([2.0], 4, 0.5),
+        ([1.0, 1.0, 0.0], 4, 0.5),
+        ([4.0, 1.0], 2, 2.0),
+    ],
+)
+def test_every_actor_of_a_cluster_finds_a_node_with_room(there: list[float], jobs: int, expected: float) -> None:
+    part = portion(there, jobs)
+    assert part == expected
+    assert sum(int(amount / part + 1e-9) for amount in there) >= jobs
+
+
+def test_a_cluster_without_gpus_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="--device cpu"):
+        portion([0.0], 2)
+
+
+def test_ray_that_is_not_installed_is_one_line_with_the_way_to_install_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UsageError, match=r'Ray is not installed.*pip install .*"\.\[ray\]"'):
+        run(tmp_path, 1, executor="ray")
+    assert list((tmp_path / "claims").iterdir()) == []
+
+
+def test_the_time_left_believes_the_estimate_first_and_what_was_measured_then() -> None:
+    estimated = 84 * 60.0
+    assert time_left(estimated, 0, 5, 1) == pytest.approx(estimated, rel=0.05)
+    assert time_left(estimated, 0.1, 60, 1) == pytest.approx(estimated, rel=0.15)  # a first, tiny cell
+    assert time_left(estimated, estimated / 2, estimated, 1) == pytest.approx(estimated, rel=0.2)  # twice as slow
+    assert time_left(estimated, 0, 0, 4) == pytest.approx(estimated / 4)
+    assert time_left(estimated, estimated, 1e9, 1) == 0
+    assert time_left(0.1, 0.0, 0.0, 1) == pytest.approx(0.1)
