@@ -12,6 +12,7 @@ import torch
 torch.set_num_threads(1)
 # No test is about time: a busy machine must not fail one.
 hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.register_profile("fuzz", deadline=None, max_examples=10_000)  # `tox -e fuzz`
 hypothesis.settings.load_profile("patient")
 
 
