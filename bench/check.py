@@ -16,7 +16,8 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from bench import registry
-from bench.contract import Backbone, Hparams, Predictor, Protocol, Strategy, Task
+from bench.check_fusion import examine_fusion
+from bench.contract import KINDS, Backbone, Fusion, Hparams, Predictor, Protocol, Strategy, Task
 from bench.errors import Spoiled
 from bench.finetune import FineTune, ProbedFineTune
 from bench.images import predict, to_device
@@ -49,18 +50,26 @@ def check_strategy(path: Path, console: Console) -> bool:
     """Run the suite over the strategies of a file and print each finding; True where all hold. Raises UsageError."""
     good = True
     for name, strategy in registry.names_in(path).items():
+        if isinstance(strategy, Fusion):
+            told = [_told(console, f"{name} on {kind}", examine_fusion(strategy, kind)) for kind in KINDS]
+            good = all(told) and good
+            continue
         for kind in (*PHANTOMS, "shift"):
             task = phantom_task(kind)
             if reason := strategy.applies(task.info, BACKBONE):
                 _say(console, f"{name} on {kind}: skipped: {reason}")
                 continue
-            broken = {promise: what for promise, what in examine(strategy, task) if what}
-            for promise, what in broken.items():
-                _say(console, f"{name} on {kind}: BROKEN: {promise}: {what}", "red")
-            if not broken:
-                _say(console, f"{name} on {kind}: all promises hold", "green")
-            good = good and not broken
+            good = _told(console, f"{name} on {kind}", examine(strategy, task)) and good
     return good
+
+
+def _told(console: Console, what: str, findings: Iterator[tuple[str, str]]) -> bool:
+    broken = {promise: wrong for promise, wrong in findings if wrong}
+    for promise, wrong in broken.items():
+        _say(console, f"{what}: BROKEN: {promise}: {wrong}", "red")
+    if not broken:
+        _say(console, f"{what}: all promises hold", "green")
+    return not broken
 
 
 def phantom_task(kind: str, size: int = SIZE, images: int = IMAGES) -> Task:

@@ -192,6 +192,9 @@ class Protocol:
     """"bilinear" or "nearest"."""
     selection: str = "source_val"
     """Of shift tasks: what the best trial is chosen by, a name of bench.selection.SELECTIONS."""
+    views: int = 0
+    """Views of each val and test image that every final fit predicts besides the image itself: test-time augmentation,
+    to be fused."""
 
 
 class Strategy(ABC):
@@ -241,3 +244,42 @@ class Strategy(ABC):
     fit_many: ClassVar[Callable[..., Sequence[Predictor]] | None] = None
     """Optional: `fit_many(self, task, hparams: list, seeds: list, run) -> list[Predictor]`, for strategies whose
     trials and seeds can share the work; entry i is what `fit` would give for hparams[i] and seeds[i]."""
+
+
+@dataclass(frozen=True, eq=False)
+class Fused:
+    """What a fusion learned of its members on val."""
+
+    combine: Callable[[np.ndarray], np.ndarray]
+    """The members' probabilities float64 [M, N, K] of any images -> the ensemble's, float64 [N, K]. An image's depend
+    on that image alone."""
+    weights: np.ndarray
+    """float64 [M]: each member's share, at least 0; they sum to 1."""
+    val: np.ndarray | None = None
+    """The ensemble's probabilities of the val images [N, K] by parts of it that did not see their labels, where it has
+    such; None: `combine` of the members' val probabilities."""
+
+
+class Fusion(ABC):
+    """A way to make one classifier of several networks' predictions: an ensemble, which trains no network. Stateless.
+    Lives in `strategies/` and is named among the strategies of a matrix.
+
+    The class docstring states the paper and what differs from it; its first line is shown by `medtransfer list`.
+    """
+
+    name: ClassVar[str]
+    family: ClassVar[str] = "ensemble"
+    paper: ClassVar[str] = ""
+    uses_val: ClassVar[bool] = True
+    """False where it looks at nothing but the members' predictions of the image in question, so that members without
+    predictions of val will do."""
+
+    def applies(self, labels: np.ndarray, kind: Kind) -> str | None:
+        """None, or the reason why it cannot be fitted on val with these labels (int [N], multi-label 0/1 [N, K])."""
+        return None
+
+    @abstractmethod
+    def fit(self, probs: np.ndarray, labels: np.ndarray, kind: Kind) -> Fused:
+        """From the members' val probabilities float64 [M, N, K] (rows sum to 1; multi-label: each label's own) and the
+        val labels int [N] (multi-label: 0/1 [N, K]). Without `uses_val` both may be empty (N = 0). The order of the
+        members must not matter."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from scipy.special import expit, softmax
 
 from bench.contract import Kind
 
 ECE_BINS = 15
+KEPT = 2_000_000
+"""Resampled images up to which the draws are kept in memory, 4 bytes each."""
 
 
 def probabilities(logits: np.ndarray, kind: Kind) -> np.ndarray:
@@ -105,7 +109,12 @@ def auc_interval(
             for k in range(scores.shape[1])
         ]
     else:
-        weights = _resample_weights(labels, rng, resamples)
+        few = labels.size * resamples <= KEPT
+        weights = (
+            _kept(labels.astype(np.int64).tobytes(), seed, resamples)
+            if few
+            else _resample_weights(labels, rng, resamples)
+        )
         draws = [_bootstrap_auc(truth[:, k], scores[:, k], weights) for k in range(scores.shape[1])]
     means = np.mean(draws, axis=0)
     if not np.isfinite(means).all():
@@ -132,6 +141,12 @@ def _auc_one(truth: np.ndarray, scores: np.ndarray) -> float:
         return float("nan")
     ranks = rankdata(scores)
     return float((ranks[truth].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+@lru_cache(maxsize=4)
+def _kept(labels: bytes, seed: int, resamples: int) -> np.ndarray:
+    """The draws for the next predictions of the same test images: ensembles have hundreds of them."""
+    return _resample_weights(np.frombuffer(labels, np.int64), np.random.default_rng(seed), resamples)
 
 
 def _resample_weights(groups: np.ndarray, rng: np.random.Generator, resamples: int) -> np.ndarray:

@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import cast
 
 from bench import shift
-from bench.contract import Dataset, Strategy
+from bench.contract import Dataset, Fusion, Strategy
 from bench.errors import DataError, MedtransferError, UsageError, nearest
 
 
@@ -33,16 +33,30 @@ class Plugins:
 def strategies(workspace: Path | None = None) -> dict[str, Strategy]:
     """Name -> strategy, of the built-in files and of the workspace (default: the current directory). Raises UsageError
     where two files give the same name."""
-    return {name: _strategies_of(path)[name] for name, path in find("strategies", workspace).files.items()}
+    return {name: one for name, one in _every(workspace).items() if isinstance(one, Strategy)}
+
+
+def fusions(workspace: Path | None = None) -> dict[str, Fusion]:
+    """Name -> fusion, of the same files. Raises UsageError."""
+    return {name: one for name, one in _every(workspace).items() if isinstance(one, Fusion)}
 
 
 def load_strategy(name: str, workspace: Path | None = None) -> Strategy:
     """The strategy of this name. Raises UsageError with the nearest name, or with what is wrong with its file."""
-    return _strategies_of(source(name, workspace))[name]
+    if not isinstance(found := _strategies_of(source(name, workspace))[name], Strategy):
+        raise UsageError(f'"{name}" is an ensemble of strategies, not a strategy.')
+    return found
+
+
+def load_fusion(name: str, workspace: Path | None = None) -> Fusion:
+    """The fusion of this name. Raises UsageError likewise."""
+    if not isinstance(found := _strategies_of(source(name, workspace))[name], Fusion):
+        raise UsageError(f'"{name}" is a strategy, not an ensemble.')
+    return found
 
 
 def source(name: str, workspace: Path | None = None) -> Path:
-    """The file that a strategy is in. Raises UsageError."""
+    """The file that a strategy or fusion is in. Raises UsageError."""
     return _file("strategies", "strategy", name, find("strategies", workspace))
 
 
@@ -51,8 +65,8 @@ def source_hash(name: str, workspace: Path | None = None) -> str:
     return _digest(source(name, workspace))
 
 
-def names_in(path: Path) -> dict[str, Strategy]:
-    """Name -> strategy, of one file, wherever it is. Raises UsageError with what is wrong with it."""
+def names_in(path: Path) -> dict[str, Strategy | Fusion]:
+    """Name -> strategy or fusion, of one file, wherever it is. Raises UsageError with what is wrong with it."""
     try:
         return _strategies_of(path.resolve())
     except OSError as error:
@@ -123,11 +137,21 @@ def builtin(kind: str) -> Path:
     return installed if installed.is_dir() else package.parent / kind
 
 
-def _strategies_of(path: Path) -> dict[str, Strategy]:
-    module = _module(path)
+def _every(workspace: Path | None) -> dict[str, Strategy | Fusion]:
+    return {name: _strategies_of(path)[name] for name, path in find("strategies", workspace).files.items()}
+
+
+def _strategies_of(path: Path) -> dict[str, Strategy | Fusion]:
+    return _made(path, _digest(path))
+
+
+@cache
+def _made(path: Path, digest: str) -> dict[str, Strategy | Fusion]:
+    """The strategies of a file, which are stateless, so that every cell may share them."""
+    module = _load(path, digest)
     classes = [c for _, c in inspect.getmembers(module, inspect.isclass) if c.__module__ == module.__name__]
-    classes = [c for c in classes if issubclass(c, Strategy)]
-    found: dict[str, Strategy] = {}
+    classes = [c for c in classes if issubclass(c, Strategy | Fusion)]
+    found: dict[str, Strategy | Fusion] = {}
     for cls in classes:
         if not isinstance(name := getattr(cls, "name", None), str):
             continue
@@ -135,7 +159,7 @@ def _strategies_of(path: Path) -> dict[str, Strategy]:
             raise ValueError(f'the name "{name}" is given to two classes')
         if not isinstance(getattr(cls, "family", None), str):
             raise ValueError(f'class {cls.__name__} has no family: add family = "fine-tuning", say')
-        found[name] = cast(Strategy, cls())
+        found[name] = cast("Strategy | Fusion", cls())
     if not found:
         what = (
             f"class {classes[0].__name__} has no name" if classes else "there is no subclass of bench.contract.Strategy"
