@@ -145,7 +145,7 @@ def _run(matrix: Matrix, debug: bool, dry_run: bool) -> bool:
     if dry_run:
         return True
     page = Path("reports") / f"{matrix.results.name}.html"
-    if not plan.todo and page.exists() and (matrix.results / "rows.csv").exists():
+    if not plan.todo and not plan.unfused and page.exists() and (matrix.results / "rows.csv").exists():
         console.print(f"nothing to do. tables: {matrix.results}, report: {page}", soft_wrap=True, highlight=False)
         return True
     from bench.executors import execute
@@ -225,6 +225,37 @@ def compare(
             console.print(f"page: {page}", soft_wrap=True, highlight=False, markup=False)
         if fail_under is not None and (said := breaches(found, fail_under)):
             raise Regression(f"--fail-under {fail_under:g}: " + "; ".join(said))
+        return True
+
+    _guarded(action, debug)
+
+
+@app.command("import")
+def import_(
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="As medmnist's Evaluator writes them: breastmnist_test_..@0.csv, .._val_..@0.csv."),
+    ],
+    name: Annotated[str, typer.Option("--name", help="What the rows are called, in the place of a backbone.")],
+    results: Annotated[Path, typer.Option("--results", help="The results folder that they are added to.")],
+    dataset: Annotated[str, typer.Option("--dataset", help="Where the files' names do not say it.")] = "",
+    size: Annotated[int, typer.Option("--size", help="Pixels of the cells to compare with [as the name says].")] = 0,
+    data_root: Annotated[Path, typer.Option("--data-root", help="Folder of the MedMNIST files.")] = Path(
+        "data/medmnist"
+    ),
+    debug: Debug = False,
+) -> None:
+    """Add predictions made elsewhere to a results folder, to compare with and to be members of ensembles."""
+
+    def action() -> bool:
+        from bench.imported import import_predictions
+
+        for row in import_predictions(files, name, results, data_root, Path.cwd(), dataset, size):
+            val = f", val AUC {row['val_auc']:.3f}" if "val_auc" in row else ", no val predictions"
+            typer.echo(
+                f"{row['dataset']} {row['size']} px · {name} · seed {row['seed']}: test AUC {row['test_auc']:.3f}{val}"
+            )
+        typer.echo(f"next: medtransfer report {results}, or a run of its matrix with an ensemble over all")
         return True
 
     _guarded(action, debug)

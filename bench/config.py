@@ -13,7 +13,7 @@ from typing import Any
 
 from bench.contract import Backbone, Protocol
 from bench.errors import UsageError, nearest
-from bench.rules import BACKBONE, LIMITS, LISTS, Rule, checked, is_json, is_range, number, shown
+from bench.rules import BACKBONE, LIMITS, LISTS, OVERS, Rule, checked, is_json, is_range, number, shown
 from bench.shards import ALL
 
 PRESETS = Path(__file__).parent / "presets"
@@ -62,6 +62,8 @@ class Matrix:
     """Side of the images that are read and then resized to `sizes`; 0 takes the one nearest to each size."""
     split_seed: int = 0
     """Draws the split of own images and the training fraction."""
+    over: tuple[str, ...] = OVERS
+    """What the members of ensembles differ in, of those that `strategies` names."""
     natural: str = "skimage"
     """The natural images of strategies with a second domain: a name of bench.natural_reference, or a path."""
     protocol: Protocol = field(default_factory=Protocol)
@@ -79,7 +81,11 @@ PLAIN = (
 PROTOCOL = {f.name: f.default for f in fields(Protocol)}
 SCALARS = (
     PROTOCOL
-    | {f.name: f.default for f in fields(Matrix) if f.default is not MISSING and f.name not in ("amounts", "only")}
+    | {
+        f.name: f.default
+        for f in fields(Matrix)
+        if f.default is not MISSING and f.name not in ("amounts", "only", "over")
+    }
     | {"results": Path()}
 )
 
@@ -138,6 +144,7 @@ def load(source: str, overrides: Mapping[str, Any] | None = None) -> Matrix:
         protocol=Protocol(**{key: value for key, value in values.items() if key in PROTOCOL}),
         settings=_settings(document.get("settings", {}), {*listed, *values["strategies"]}, path),
         only=tuple(map(_only, only)),
+        over=values.get("over", Matrix.over),
         natural=_expand(values.get("natural", Matrix.natural)),
         **{key: values[key] for key in PLAIN if key in values},
     )

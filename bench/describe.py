@@ -19,7 +19,7 @@ def describe(plan: Plan, console: Console) -> dict[str, float]:
     matrix = plan.matrix
     todo = plan.todo
     names = [
-        (len(matrix.strategies), "strategies"),
+        (len({cell.strategy for cell in plan.cells}), "strategies"),
         (len(matrix.backbones), "backbones"),
         (len(matrix.datasets), "datasets"),
         (len(matrix.sizes), "sizes"),
@@ -28,6 +28,10 @@ def describe(plan: Plan, console: Console) -> dict[str, float]:
     product = " x ".join(f"{count} {name if count > 1 else _singular(name)}" for count, name in names)
     _say(console, f"{len(plan.cells)} cells: {product}; {matrix.seeds} seeds, {matrix.protocol.trials} trials, "
                   f"{matrix.protocol.epochs} epochs each")  # fmt: skip
+    if plan.ensembles:
+        _say(
+            console, f"and {len(plan.ensembles)} ensembles of their stored predictions, {len(plan.unfused)} to be made"
+        )
     for note in plan.notes:
         _say(console, f"note: {note}", "yellow")
     _reasons(console, "skipped", [(cell, cell.skip) for cell in plan.skips], "cyan")

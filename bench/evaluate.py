@@ -39,9 +39,8 @@ def test_auc(dataset: Dataset, size: int, key: str, device: torch.device) -> Cal
     return score
 
 
-def test_columns(logits: np.ndarray, images: Images, kind: Kind) -> dict[str, Any]:
+def test_columns(logits: np.ndarray, labels: np.ndarray, kind: Kind) -> dict[str, Any]:
     """The row's test columns, from logits float32 [N, K]: `test_auc`, `test_auc_lo`, .., `n_test`."""
-    labels = images.labels.cpu().numpy()
     probs = probabilities(logits, kind)
     scores = all_scores(labels, probs, kind)
     low, high = auc_interval(labels, probs, kind)
@@ -50,7 +49,7 @@ def test_columns(logits: np.ndarray, images: Images, kind: Kind) -> dict[str, An
         "test_recall": json.dumps(scores["recall"]),
         "test_auc_lo": low,
         "test_auc_hi": high,
-        "n_test": len(images),
+        "n_test": len(labels),
     }
 
 

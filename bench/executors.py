@@ -20,6 +20,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from bench import claim, device, integrity, places, provenance, store
 from bench.attempt import give_up, run_cell
 from bench.estimate import time_left, words
+from bench.fuse import fuse_missing
 from bench.plan import Cell, Plan
 from bench.session import Notify, Session
 from bench.supervise import Finished, supervise
@@ -90,6 +91,7 @@ def _execute(plan: Plan, console: Console, command: str, seconds: Mapping[str, f
                 console.print(text, highlight=False, markup=False, soft_wrap=True)
     if todo:
         integrity.record(plan)
+    counts.update(fuse_missing(plan, console))
     store.write_run(plan.matrix.results, _facts(plan, command, started, provenance.utc()))
     failed = sum(counts[status] for status in ("failed", "oom", "diverged"))
     tried = store.tried(plan.matrix.results)

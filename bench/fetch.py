@@ -41,7 +41,8 @@ def _wanted(matrix: Matrix, workspace: Path) -> Iterator[tuple[str, Callable[[],
             # The file's size is asked for: a set that is here at 28 px only would else be enlarged and not downloaded.
             source_size = matrix.source_size or next((side for side in SIZES if side >= size), SIZES[-1])
             yield f"{name} at {source_size} px", partial(_images, matrix, name, source_size, workspace)
-    strategies = [registry.load_strategy(name, workspace) for name in matrix.strategies]
+    fusions = registry.fusions(workspace)
+    strategies = [registry.load_strategy(name, workspace) for name in matrix.strategies if name not in fusions]
     if any(strategy.second_domain for strategy in strategies):
         yield f"natural images {matrix.natural}", partial(_natural, matrix, workspace)
 

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from bench import config, corruptions, registry, shift
 from bench.audit import Audit, audit
-from bench.contract import Dataset, Info
+from bench.contract import Dataset, Fusion, Info, Strategy
 from bench.download import offline
 from bench.errors import DataError, UsageError, brief, nearest
 from bench.strengths import STRENGTHS
@@ -29,37 +29,42 @@ def strategies(names: Sequence[str], data_root: Path) -> Iterator[RenderableType
     itself, family, paper, and a mark where its predictor adapts to the test images."""
     from bench.trained import NETWORK, trained_share
 
-    found = registry.strategies(Path.cwd())
+    found: dict[str, Strategy | Fusion] = {**registry.strategies(Path.cwd()), **registry.fusions(Path.cwd())}
     # Family and paper below the text: columns of their own would leave it a few letters of a narrow terminal.
     table = _table("strategy", "trains", "2nd domain", "what it does; family; paper")
     chosen = _chosen(names, list(found), "strategy")
     for name in track(chosen, "measuring (once)", transient=True, disable=not sys.stdout.isatty()):
         says = (inspect.getdoc(type(found[name])) or "").partition("\n")[0]
+        if isinstance(one := found[name], Fusion):
+            table.add_row(escape(name), "-", "no", f"{escape(says)}\n[dim]{escape(f'{one.family}; {one.paper}')}[/dim]")
+            continue
         try:
             trains = f"{trained_share(name, Path.cwd()):.1%}"
         except Exception as error:  # a strategy of the user's own that does not run is listed all the same
             trains = f"does not run: {brief(error)}"
-        second = "yes" if found[name].second_domain else "no"
-        seen = "transductive" if found[name].transductive else ""
-        origin = "; ".join(filter(None, (found[name].family, seen, found[name].paper)))
+        second = "yes" if one.second_domain else "no"
+        seen = "transductive" if one.transductive else ""
+        origin = "; ".join(filter(None, (one.family, seen, one.paper)))
         table.add_row(escape(name), escape(trains), second, f"{escape(says)}\n[dim]{escape(origin)}[/dim]")
     yield table
     yield f"trains: share of the parameters, by the strategy's defaults on {NETWORK.label}."
-    if any(found[name].transductive for name in chosen):
+    if any(isinstance(one := found[name], Strategy) and one.transductive for name in chosen):
         yield "transductive: its predictor adapts to the unlabelled test images themselves, which others never see."
 
 
 def presets(names: Sequence[str], data_root: Path) -> Iterator[RenderableType]:
     """Name, number of cells and what the file's comment says."""
     table = _table("preset", "cells", "seeds", "what it is")
+    fusions = registry.fusions(Path.cwd())
     for name in _chosen(names, list(config.presets()), "preset"):
         path = config.presets()[name]
         matrix = config.load(name)
-        lists = (matrix.backbones, matrix.strategies, matrix.datasets, matrix.sizes, matrix.amounts)
+        singles = [one for one in matrix.strategies if one not in fusions]
+        lists = (matrix.backbones, singles, matrix.datasets, matrix.sizes, matrix.amounts)
         cells = 1
         for entries in lists:
             cells *= len(entries)
-        comment = path.read_text(encoding="utf-8").partition("\n")[0].removeprefix(f"# {name}: ")
+        comment = path.read_text(encoding="utf-8").partition("\n")[0].removeprefix(f"# {name}: ").rstrip(",")
         table.add_row(name, str(cells), str(matrix.seeds), escape(comment))
     yield table
 

@@ -14,7 +14,9 @@ from bench import ENGINE, registry, store
 from bench.backbones import resolve, too_small
 from bench.config import Amount, Matrix
 from bench.contract import Backbone, Dataset, Info, Protocol, Strategy
+from bench.ensembles import Ensemble, ensembles, of_cells
 from bench.errors import DataError, MedtransferError, UsageError, brief, nearest
+from bench.imported import imported
 from bench.natural_reference import open_natural
 from bench.rules import is_range, matches, shown
 from bench.shards import holds
@@ -70,6 +72,8 @@ class Plan:
     """(fingerprint, seed) of the rows that are there already."""
     notes: tuple[str, ...] = field(default=())
     """What a user should know of the data and weights."""
+    ensembles: tuple[Ensemble, ...] = ()
+    """Made of the cells' predictions, once those are there."""
 
     def missing(self, cell: Cell) -> list[int]:
         """The seeds whose rows are not there yet."""
@@ -80,6 +84,11 @@ class Plan:
         """The cells of the shard of which a row is missing, skipped ones included."""
         shard = self.matrix.shard
         return [cell for cell in self.cells if holds(shard, cell.fingerprint) and self.missing(cell)]
+
+    @property
+    def unfused(self) -> list[Ensemble]:
+        """The ensembles whose row is missing."""
+        return [one for one in self.ensembles if (one.fingerprint, one.seed) not in self.done]
 
     @property
     def skips(self) -> list[Cell]:
@@ -103,7 +112,14 @@ class Choice(NamedTuple):
 def make_plan(matrix: Matrix, workspace: Path) -> Plan:
     """Resolve weights, datasets and strategies, and fingerprint every cell. A backbone or dataset that cannot be had
     fails its own cells only. Raises UsageError for a name that does not exist or an `--only` that matches nothing."""
-    lists = (matrix.datasets, matrix.sizes, matrix.amounts, matrix.backbones, matrix.strategies)
+    known = registry.fusions(workspace)
+    fusions = [name for name in matrix.strategies if name in known]
+    singles = [name for name in matrix.strategies if name not in fusions]
+    if not singles:
+        raise UsageError(
+            f"{', '.join(fusions)}: ensembles of nothing. Name the strategies that they are made of as well."
+        )
+    lists = (matrix.datasets, matrix.sizes, matrix.amounts, matrix.backbones, singles)
     # Neighbouring cells share images and features, so datasets and sizes change most slowly.
     choices = [Choice(*combination) for combination in itertools.product(*lists)]
     choices = [c for c in choices if all(_matches(c, key, pattern) for key, pattern in matrix.only)]
@@ -132,7 +148,13 @@ def make_plan(matrix: Matrix, workspace: Path) -> Plan:
             f"RANDOM WEIGHTS: {', '.join(random)} {have} no pretrained weights, so what is compared here is the "
             "machinery, not transfer."
         )
-    return Plan(matrix, workspace, cells, store.finished(matrix.results), tuple(dict.fromkeys(notes)))
+    if fusions and any(key in ("backbone", "strategy") for key, _ in matrix.only):
+        notes.append("--only keeps some members of the ensembles out, so none is made: a run without it makes them.")
+        fusions = []
+    hashes = {name: registry.source_hash(name, workspace) for name in fusions}
+    candidates = of_cells(cells, matrix.seeds) + imported(matrix.results, places) if fusions else []
+    planned = tuple(ensembles(candidates, hashes, matrix.over))
+    return Plan(matrix, workspace, cells, store.finished(matrix.results), tuple(dict.fromkeys(notes)), planned)
 
 
 def _check_settings(strategy: Strategy, settings: Mapping[str, Any]) -> None:
@@ -236,6 +258,8 @@ def _fingerprint(matrix: Matrix, choice: Choice, pixels: int, hashes: Mapping[st
     protocol = asdict(matrix.protocol)
     if not shift:
         del protocol["selection"]  # there is one way only
+    if not matrix.protocol.views:
+        del protocol["views"]  # none is what there was before there were any
     facts = {
         "engine": ENGINE,
         "backbone": network,

@@ -117,17 +117,20 @@ def policy_of(setting: object, modality: str, where: str = "policy") -> Policy:
     return POLICIES[setting]
 
 
-def augmented(images: Tensor, policy: Policy, generator: torch.Generator) -> Tensor:
-    """Images float32 in 0..1 [N, C, S, S], each changed by draws of its own. Colour is left alone in gray images."""
+def augmented(images: Tensor, policy: Policy, generator: torch.Generator, alike: bool = False) -> Tensor:
+    """Images float32 in 0..1 [N, C, S, S], each changed by draws of its own, or all by the same ones where they are to
+    be changed `alike`. Colour is left alone in gray images."""
+    draws = 1 if alike else len(images)
 
     def between(low: float, high: float) -> Tensor:
-        return uniform(len(images), low, high, images, generator)
+        return uniform(draws, low, high, images, generator).expand(len(images), -1, -1, -1)
 
     def spread(most: float) -> Tensor:
         return between(-most, most)
 
     def noise(deviation: float) -> Tensor:
-        return torch.randn(images.shape, generator=generator, device=images.device) * between(0, deviation)
+        drawn = torch.randn((draws, *images.shape[1:]), generator=generator, device=images.device)
+        return drawn * between(0, deviation)
 
     colour = images.shape[1] == 3
     if any((*(getattr(policy, name) for name in SHARES), policy.rotate, policy.zoom, policy.shift)):

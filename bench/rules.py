@@ -34,12 +34,15 @@ def choice(*values: str) -> Rule:
 
 
 TEXT = Rule(str, lambda v: bool(v) and not UNPRINTABLE.search(v), "a non-empty string without control characters")
+OVERS = ("backbones", "seeds", "strategies", "all", "views")
+"""What the members of an ensemble may differ in."""
 LISTS = {
     "strategies": TEXT,
     "datasets": TEXT,
     "sizes": number(int, 8, 10_000),
     "fractions": Rule(float, lambda v: 0 < v <= 1, "a number above 0, at most 1"),
     "per_class": number(int, 1, 10**9),
+    "over": choice(*OVERS),
 }
 # Keys that are not here may hold any value of the type of their default (numbers: at least 0).
 LIMITS = {

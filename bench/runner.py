@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from bench import device, evaluate, examples, logs, provenance, registry, store
@@ -16,7 +17,7 @@ from bench.best import margin_of
 from bench.contract import Dataset, Hparams, Predictor, Strategy, Task
 from bench.domains import between
 from bench.errors import Diverged
-from bench.images import Images, predict, to_device
+from bench.images import Images, predict_all, to_device
 from bench.label_free import Judge, judge_on
 from bench.plan import Cell
 from bench.prediction import for_labelled
@@ -24,6 +25,7 @@ from bench.row import failure, identity, notes_on
 from bench.run import Run, seeded
 from bench.session import Session, load
 from bench.trial import Trial
+from bench.tta import viewers
 from bench.tune import defaults, ranked, tune
 
 TIMED_BATCH = 64
@@ -61,15 +63,17 @@ def fit_cell(cell: Cell, seeds: Sequence[int], session: Session, started: str) -
         on_source = evaluate.test_auc(dataset.source, cell.size, f"{cell.hashes['data_hash']}/source", session.device)
     statuses = []
     for fits in _fits(cell, strategy, hparams, task, run, seeds, session):
-        predictors = [fit.predictor for fit in fits if fit.predictor is not None]
+        views, modality = cell.protocol.views, task.info.modality
+        shown = [viewers(fit.predictor, views, modality, run) for fit in fits if fit.predictor is not None]
+        predictors = [one for viewing in shown for one in viewing]
         tested, logits = evaluate.test_logits(dataset, cell.size, cell.hashes["data_hash"], predictors, session.device)
-        answers = iter(logits)
+        answers = iter(zip(shown, _in_parts(logits, views + 1), strict=True))
         for fit in fits:
             row = identity(cell, session.device, fit.seed, started) | shared | fit.columns
             predictions = None
             if fit.predictor is not None:
                 try:
-                    scores, predictions = _scores(task, fit.predictor, tested, next(answers))
+                    scores, predictions = _scores(task, *next(answers), tested)
                     row |= scores | between(task, fit.predictor, strategy, run) | {"status": "ok", "reason": ""}
                     if on_source is not None:
                         row["source_auc"] = on_source(for_labelled(fit.predictor, task.shift))
@@ -180,18 +184,26 @@ def _fits(
 
 
 def _scores(
-    task: Task, predictor: Predictor, tested: Images, on_test: torch.Tensor
+    task: Task, viewing: Sequence[Predictor], on_test: Sequence[torch.Tensor], tested: Images
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A row's scores and its predictions. Raises Diverged."""
+    """A row's scores and its predictions, by the predictor itself, the first of `viewing`; the others are its views of
+    the images, whose predictions are kept. Raises Diverged."""
     kind = task.info.kind
-    test = evaluate.checked(on_test, len(tested), task.outputs, "test")
-    on_val = predict(for_labelled(predictor, task.shift), task.val)
-    val = evaluate.checked(on_val, len(task.val), task.outputs, "val")
-    labels = task.val.labels.cpu().numpy()
-    columns = evaluate.test_columns(test, tested, kind) | evaluate.val_columns(val, labels, kind)
-    columns["predict_ms"] = _predict_ms(predictor, task)
-    predictions = {"val_logits": val, "val_labels": labels, "val_ids": task.val.ids, "test_logits": test}
-    return columns, predictions | {"test_labels": tested.labels.cpu().numpy(), "test_ids": tested.ids}
+    on_val = predict_all([for_labelled(one, task.shift) for one in viewing], task.val)
+    tests = [evaluate.checked(logits, len(tested), task.outputs, "test") for logits in on_test]
+    vals = [evaluate.checked(logits, len(task.val), task.outputs, "val") for logits in on_val]
+    labels = {"val": task.val.labels.cpu().numpy(), "test": tested.labels.cpu().numpy()}
+    columns = evaluate.test_columns(tests[0], labels["test"], kind) | evaluate.val_columns(vals[0], labels["val"], kind)
+    columns |= {"predict_ms": _predict_ms(viewing[0], task), "views": len(viewing) - 1}
+    predictions = {"val_logits": vals[0], "val_labels": labels["val"], "val_ids": task.val.ids}
+    predictions |= {"test_logits": tests[0], "test_labels": labels["test"], "test_ids": tested.ids}
+    if len(viewing) > 1:
+        predictions |= {"val_views": np.stack(vals[1:]), "test_views": np.stack(tests[1:])}
+    return columns, predictions
+
+
+def _in_parts(logits: Sequence[torch.Tensor], size: int) -> list[Sequence[torch.Tensor]]:
+    return [logits[start : start + size] for start in range(0, len(logits), size)]
 
 
 def _predict_ms(predictor: Predictor, task: Task) -> float:

@@ -36,7 +36,7 @@ EVIL = "<script>alert(1)</script>&\"'"
 
 def frames(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Networks and ensembles with a result."""
-    networks, made = apart(current(read_rows(folder)))
+    networks, made, _ = apart(current(read_rows(folder)))
     return ok(networks), ok(made)
 
 

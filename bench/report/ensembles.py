@@ -27,7 +27,7 @@ def section(evidence: Evidence) -> Section | None:
     every = evidence.ensembles
     if every.empty:
         return None
-    made, networks, problems = ok(every)[USED], ok(evidence.rows)[USED], list[str]()
+    made, networks, problems = ok(every)[USED], ok(evidence.singles)[USED], list[str]()
     read = reader(evidence.folders, problems)
     parts = [paragraphs(headline(networks, made, read))]
     if len(made):

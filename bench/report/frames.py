@@ -137,11 +137,14 @@ def current(rows: pd.DataFrame) -> pd.DataFrame:
     return _with_attrs(kept, rows, stale)
 
 
-def apart(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows of networks, which rankings and averages stand on, and those of ensembles made of them."""
+def apart(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """The rows of networks, which rankings and averages stand on, those of ensembles made of them, and those of
+    predictions made elsewhere, which no fair protocol has tuned."""
     made = rows["fusion"].notna()
-    networks, ensembles = (part.reset_index(drop=True) for part in (rows[~made], rows[made]))
-    return _with_attrs(networks, rows, 0), _with_attrs(ensembles, rows, 0)
+    theirs = (rows["family"] == "imported").fillna(False) & ~made
+    parts = (part.reset_index(drop=True) for part in (rows[~made & ~theirs], rows[made], rows[theirs]))
+    networks, ensembles, imported = (_with_attrs(part, rows, 0) for part in parts)
+    return networks, ensembles, imported
 
 
 def compact(folder: Path) -> pd.DataFrame:

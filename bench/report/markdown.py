@@ -30,7 +30,7 @@ def summary(evidence: Evidence, unreadable: Sequence[str], found: News | None) -
         _leaderboard(evidence),
     ]
     if len(evidence.ensembles):
-        networks, made = ok(evidence.rows), ok(evidence.ensembles)
+        networks, made = ok(evidence.singles), ok(evidence.ensembles)
         parts.append(f"**Ensembles.** {text(' '.join(headline(networks, made, reader(evidence.folders, []))))}")
     if found is not None:
         parts += ["**New since the last report**", _items(map(text, sentences(found)))]

@@ -21,6 +21,7 @@ from bench.report import (
     augmented,
     ensembles,
     figures,
+    imported,
     literature,
     news,
     statistics,
@@ -62,12 +63,12 @@ def gather(folders: list[Path]) -> tuple[Evidence, list[str]]:
     """What the report of `folders` is made from, and a sentence for each thing in them that cannot be read."""
     row_parts, trial_parts = [read_rows(folder) for folder in folders], [read_trials(folder) for folder in folders]
     unreadable = [text for part in (*row_parts, *trial_parts) for text in part.attrs["warnings"]]
-    rows, made = apart(current(pd.concat([_without_attrs(part) for part in row_parts], ignore_index=True)))
+    rows, made, theirs = apart(current(pd.concat([_without_attrs(part) for part in row_parts], ignore_index=True)))
     trials = pd.concat([_without_attrs(part) for part in trial_parts], ignore_index=True)
     trials = trials.drop_duplicates(["fingerprint", "number"], keep="last")
     runs = tuple(_run(folder, unreadable) for folder in folders)
     unreadable += [text for folder in folders for text in audits.read(folder)[1]]
-    return Evidence(rows, trials, tuple(folders), runs, leaderboard(rows, "strategy"), made), unreadable
+    return Evidence(rows, trials, tuple(folders), runs, leaderboard(rows, "strategy"), made, theirs), unreadable
 
 
 def _sections(evidence: Evidence) -> list[Section]:
@@ -75,6 +76,7 @@ def _sections(evidence: Evidence) -> list[Section]:
     found = [
         statistics.section(evidence),
         ensembles.section(evidence),
+        imported.section(evidence),
         adaptation.section(evidence),
         *figures.sections(evidence),
         augmented.section(evidence),

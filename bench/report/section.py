@@ -17,7 +17,7 @@ class Evidence:
     """All that a page knows."""
 
     rows: pd.DataFrame
-    """The current rows of all folders but those of ensembles; the columns are documented in results/README.md."""
+    """The current rows of all folders but those of the two below; the columns are documented in results/README.md."""
     trials: pd.DataFrame
     """As frames.read_trials gives them."""
     folders: tuple[Path, ...]
@@ -27,6 +27,13 @@ class Evidence:
     """Over strategies."""
     ensembles: pd.DataFrame = field(default_factory=pd.DataFrame)
     """The current rows of ensembles, with the same columns; may be empty."""
+    imported: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """Those of predictions made elsewhere; may be empty."""
+
+    @property
+    def singles(self) -> pd.DataFrame:
+        """All that may be a member of an ensemble."""
+        return pd.concat([self.rows, self.imported]) if len(self.imported) else self.rows
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from bench.report.written import fixed, seconds
 def terminal_summary(rows: pd.DataFrame, folders: Sequence[Path] = ()) -> Table:
     """Strategies of current rows (see `frames.current`), best mean rank first, and the best ensemble, whose interval is
     over test images too where `folders` hold the predictions."""
-    networks, made = apart(rows)
+    networks, made, theirs = apart(rows)
     board = leaderboard(networks)
     table = Table(title="Strategies", title_justify="left", caption_justify="left")
     table.add_column("strategy", overflow="fold")
@@ -33,5 +33,7 @@ def terminal_summary(rows: pd.DataFrame, folders: Sequence[Path] = ()) -> Table:
     left_out = f", blocks left out: {board.blocks_left_out}" if board.blocks_left_out else ""
     table.caption = f"complete blocks: {board.blocks_used}, datasets: {len(board.datasets)}{left_out}"
     if len(made):
-        table.caption += "\nensembles: " + escape(" ".join(headline(ok(networks), ok(made), reader(folders, []))))
+        table.caption += "\nensembles: " + escape(
+            " ".join(headline(ok(pd.concat([networks, theirs])), ok(made), reader(folders, [])))
+        )
     return table
