@@ -1,5 +1,7 @@
-"""Notices where a strategy changes in place what it only borrows: images, shared features, the shared backbone. It would
-spoil the cells after it, which are given the same ones."""
+"""Notices where a strategy changes in place what it only borrows: images, shared features, the shared backbone.
+
+It would spoil the cells after it, which are given the same ones.
+"""
 
 from __future__ import annotations
 
