@@ -49,7 +49,7 @@ def _run(cell: Cell, seeds: Sequence[int], session: Session, started: str) -> li
                 return fit_cell(cell, seeds, session, started)
         except StorageError:
             raise  # a row that says so could not be written either
-        except Exception as error:  # a strategy may raise anything; the row says what, and the other cells go on
+        except (Exception, SystemExit) as error:  # a strategy may raise anything; the others' cells go on
             if session.debug and not isinstance(error, MedtransferError):
                 raise
             row = failure(error)

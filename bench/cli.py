@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import logging
 import shlex
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
@@ -83,9 +84,11 @@ def _guarded(action: Callable[[], bool], debug: bool = False) -> None:
     try:
         code = 0 if action() else 1
     except KeyboardInterrupt:
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C shall not tear the line
         typer.echo(
             f"\ninterrupted. What is finished is kept; to go on, run the same command:\n  {_command_line()}", err=True
         )
+        signal.signal(signal.SIGINT, before)
         code = 130
     except Exception as error:
         code = 2 if isinstance(error, UsageError) else 3 if isinstance(error, Regression) else 1
@@ -95,8 +98,17 @@ def _guarded(action: Callable[[], bool], debug: bool = False) -> None:
             typer.echo(f"error: {error}", err=True)
         else:
             said = f"{type(error).__name__}: {printable(str(error))}"
-            typer.echo(f"error: {said} (run again with --debug for the traceback)", err=True)
+            typer.echo(f"error: {said} ({_kept(error)})", err=True)
     raise typer.Exit(code)
+
+
+def _kept(error: Exception) -> str:
+    from bench.crash import crash_report
+
+    try:
+        return f"to report it, paste {crash_report(error, _command_line())}"
+    except OSError:
+        return "run again with --debug for the traceback"
 
 
 def _command_line() -> str:

@@ -69,7 +69,7 @@ def test_wrong_usage_is_one_line_and_exit_code_2(workspace: Path, words: tuple[s
     ("error", "code", "text"),
     [
         (DataError("x.npz: damaged. Download it again."), 1, "error: x.npz: damaged. Download it again."),
-        (ZeroDivisionError("oops"), 1, "error: ZeroDivisionError: oops (run again with --debug for the traceback)"),
+        (ZeroDivisionError("oops"), 1, "error: ZeroDivisionError: oops (to report it, paste "),
         (KeyboardInterrupt(), 130, "run the same command"),
     ],
 )
@@ -84,6 +84,36 @@ def test_what_a_part_raises_becomes_a_line_and_an_exit_code(
     assert got == code
     assert text in err
     assert "Traceback" not in err
+
+
+def test_an_unexpected_error_leaves_a_report_that_can_be_pasted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.config.load", lambda *args: [][3])
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("HOME", str(ROOT))
+    _, _, err = invoke("plan")
+    [report] = tmp_path.iterdir()
+    assert str(report) in err
+    text = report.read_text()
+    for needed in (
+        "medtransfer 0",
+        "torch ",
+        "## command\nmedtransfer",
+        "IndexError: list index out of range",
+        "cli.py",
+    ):
+        assert needed in text
+    assert str(ROOT) not in text
+    assert "~/bench/cli.py" in text
+
+
+def test_where_no_report_can_be_written_the_error_still_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.config.load", lambda *args: [][3])
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere")
+    code, _, err = invoke("plan")
+    assert code == 1
+    assert err == "error: IndexError: list index out of range (run again with --debug for the traceback)\n"
 
 
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
