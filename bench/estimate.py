@@ -30,6 +30,8 @@ def estimate(plan: Plan, where: torch.device) -> dict[str, float]:
     rates = _measured(plan, where)
     calibrated: dict[tuple[str, int], float] = {}
     counts: dict[tuple[str, int], tuple[int, int]] = {}
+    names = {cell.strategy for cell in plan.cells}
+    strategies = {name: registry.load_strategy(name, plan.workspace) for name in names}  # finding one reads all files
     seconds = {}
     for cell in plan.todo:
         if cell.skip or cell.error:
@@ -48,7 +50,7 @@ def estimate(plan: Plan, where: torch.device) -> dict[str, float]:
         if key[::2] not in calibrated:
             calibrated[key[::2]] = _calibrate(cell, where)
         step = calibrated[key[::2]]
-        strategy = registry.load_strategy(cell.strategy, cell.workspace)
+        strategy = strategies[cell.strategy]
         if strategy.frozen:
             seconds[cell.fingerprint] = step * FORWARD_SHARE * (trained + others)
         else:

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -253,9 +253,10 @@ def _natural(matrix: Matrix, strategies: Iterable[Strategy], workspace: Path) ->
 
 def _fingerprint(matrix: Matrix, choice: Choice, pixels: int, hashes: Mapping[str, str], shift: bool) -> str:
     """The first 20 hex digits of the sha256 of the canonical JSON of all that determines a cell's result."""
-    # The weights' hash counts, not where they were; a name of the user's own changes nothing.
-    network = {key: value for key, value in asdict(choice.backbone).items() if key not in ("weights", "name")}
-    protocol = asdict(matrix.protocol)
+    # Not `asdict`, which copies: there may be a hundred thousand cells. The weights' hash counts, not where they were,
+    # and a name of the user's own changes nothing.
+    network = {key: value for key, value in vars(choice.backbone).items() if key not in ("weights", "name")}
+    protocol = dict(vars(matrix.protocol))
     if not shift:
         del protocol["selection"]  # there is one way only
     if not matrix.protocol.views:
@@ -267,7 +268,7 @@ def _fingerprint(matrix: Matrix, choice: Choice, pixels: int, hashes: Mapping[st
         "settings": matrix.settings.get(choice.strategy, {}),
         "size": choice.size,
         "source_size": pixels,
-        "amount": asdict(choice.amount),
+        "amount": vars(choice.amount),
         "split_seed": matrix.split_seed,
         "protocol": protocol,
         **hashes,
