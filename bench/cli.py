@@ -5,6 +5,7 @@ Exit codes: 0 all ok, 1 some cells failed, 2 wrong usage, 3 `compare --fail-unde
 
 from __future__ import annotations
 
+import errno
 import inspect
 import logging
 import shlex
@@ -74,6 +75,8 @@ class Listing(StrEnum):
     presets = "presets"
 
 
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+"""Errors of the system that are no fault of the program."""
 MATRIX = "A matrix file (TOML) or preset: demo, quick, standard, full, medmnist-v2."
 
 
@@ -96,6 +99,9 @@ def _guarded(action: Callable[[], bool], debug: bool = False) -> None:
             traceback.print_exc()
         if isinstance(error, MedtransferError):
             typer.echo(f"error: {error}", err=True)
+        elif isinstance(error, OSError) and error.errno in DISK:
+            where = printable(str(error.filename or "the disk"))
+            typer.echo(f"error: {where}: {error.strerror}. Free disk space, or check who may write there.", err=True)
         else:
             said = f"{type(error).__name__}: {printable(str(error))}"
             typer.echo(f"error: {said} ({_kept(error)})", err=True)

@@ -70,6 +70,7 @@ def test_wrong_usage_is_one_line_and_exit_code_2(workspace: Path, words: tuple[s
     [
         (DataError("x.npz: damaged. Download it again."), 1, "error: x.npz: damaged. Download it again."),
         (ZeroDivisionError("oops"), 1, "error: ZeroDivisionError: oops (to report it, paste "),
+        (OSError(28, "No space left on device", "rows.csv"), 1, "error: rows.csv: No space left on device. Free disk"),
         (KeyboardInterrupt(), 130, "run the same command"),
     ],
 )
