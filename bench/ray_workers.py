@@ -1,4 +1,4 @@
-"""Workers as actors of a Ray cluster, which reach the results folder and the data by the same paths."""
+"""Workers as actors of a Ray cluster, whose nodes have medtransfer, and results and data by the same paths."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
-import bench
 from bench.errors import UsageError, brief
 from bench.places import SPARE, Place
 from bench.plan import Cell
@@ -107,11 +105,8 @@ def actors(setup: Setup, jobs: int, address: str) -> Iterator[Actors]:
     except ImportError as error:
         fix = 'Install it: python3 -m pip install -c constraints.txt ".[ray]"'
         raise UsageError(f"--executor ray: Ray is not installed. {fix}") from error
-    # Actors import the `bench` of this command, installed or not.
-    paths = [str(Path(bench.__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
-    environment = {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
     try:
-        ray.init(address, runtime_env={"env_vars": environment}, log_to_driver=False)
+        ray.init(address, log_to_driver=False)
     except (ConnectionError, ValueError) as error:
         fix = "Check that `ray status` shows it."
         raise UsageError(f"--address {address}: no Ray cluster is found there ({brief(error)}). {fix}") from error

@@ -1,0 +1,65 @@
+"""Two thousand cells through each executor, with memory that does not grow."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from bench.config import Amount
+from bench.contract import Backbone, Protocol
+from tests.cheap import run
+
+GROWTH = 1.0
+"""MB for 100 cells that are taken for noise."""
+
+
+def memory() -> float:
+    """MB of this process and of all that it started."""
+    total = 0
+    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+        try:
+            total += process.memory_info().rss
+        except psutil.NoSuchProcess:
+            continue  # it ended meanwhile
+    return total / 2**20
+
+
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("changes", [{}, {"jobs": 2}, {"executor": "ray", "jobs": 2}], ids=["here", "workers", "ray"])
+def test_memory_is_flat(tmp_path: Path, changes: dict[str, object], capsys: pytest.CaptureFixture[str]) -> None:
+    """Over the second half of the run: the first fills caches."""
+    many: dict[str, object] = {
+        "strategies": ("linear_probe",),
+        "backbones": tuple(Backbone(name, "random") for name in ("test_resnet", "test_byobnet")),
+        "datasets": ("phantom-radiograph", "phantom-organ-a", "phantom-organ-b", "phantom-fundus"),
+        "sizes": (16, 18, 20, 22, 24, 26),
+        "amounts": tuple(Amount(fraction=0.1 + 0.02 * number) for number in range(42)),
+        "seeds": 1,
+        "protocol": Protocol(epochs=1, trials=1, batch_size=8),
+    }
+    sizes: list[float] = []
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(1.0):
+            sizes.append(memory())
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        outcome = run(tmp_path, 0, **many | changes)
+    finally:
+        over.set()
+        watching.join()
+    late = sizes[len(sizes) // 2 : -2]  # not the workers' end
+    slope = float(np.polyfit(np.linspace(outcome.ok / 2, outcome.ok, len(late)), late, 1)[0]) * 100
+    with capsys.disabled():
+        print(
+            f"\n{outcome.ok} cells: {late[0]:.0f} MB at half time, {late[-1]:.0f} at the end, {slope:.2f} for 100 cells"
+        )
+    assert outcome.ok >= 2000
+    assert slope < GROWTH
