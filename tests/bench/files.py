@@ -1,0 +1,46 @@
+"""Drawn images in the files of MedMNIST's format that both ways read, and what of ours is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bench import registry
+from bench.contract import SPLITS, Backbone, Dataset, Protocol, Task
+from bench.device import precision
+from bench.images import to_device
+from bench.run import Run
+
+CPU = torch.device("cpu")
+SMALL = Backbone("bundled:resnet", "bundled:resnet")
+"""A small ResNet, pretrained."""
+
+
+def drawn(folder: Path, phantom: str, counts: Mapping[str, int] | None = None, side: int = 28) -> Path:
+    """`folder/PHANTOM.npz` in MedMNIST's format: labels [N, 1]. `counts` takes the first images of each split."""
+    dataset = registry.open_dataset(phantom, folder)
+    arrays: dict[str, np.ndarray] = {"kind": np.array(dataset.info.kind)}
+    for name in SPLITS:
+        split, count = dataset.load(name, side), (counts or {}).get(name)
+        arrays[f"{name}_images"] = split.images[:count]
+        arrays[f"{name}_labels"] = split.labels[:count].reshape(len(split.labels[:count]), -1)
+    np.savez_compressed(folder / f"{phantom}.npz", **arrays)  # type: ignore[arg-type]
+    return folder / f"{phantom}.npz"
+
+
+def opened(file: Path) -> Dataset:
+    return registry.open_dataset(f"npz:{file}", file.parent)
+
+
+def task(dataset: Dataset, size: int) -> Task:
+    """All train and val images of a dataset, on the CPU."""
+    splits = (to_device(dataset.load(name, size), f"{dataset.info.name}/{name}", CPU) for name in ("train", "val"))
+    return Task(dataset.info, size, *splits)
+
+
+def run_of(backbone: Backbone, size: int, **protocol: object) -> Run:
+    """What the harness lends to a fit on the CPU."""
+    return Run(backbone, Protocol(**protocol), 0, size, CPU, precision(CPU))  # type: ignore[arg-type]
