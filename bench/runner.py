@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -163,9 +164,11 @@ def _fits(
         with seeded(group[0], run.device):
             try:
                 if strategy.fit_many is not None:
-                    predictors = strategy.fit_many(task, [dict(hparams) for _ in group], group, own)
+                    predictors = strategy.fit_many(task, [deepcopy(hparams) for _ in group], group, own)
                 else:
-                    predictors = [strategy.fit(task, dict(hparams), own)]
+                    predictors = [strategy.fit(task, deepcopy(hparams), own)]
+                if any(predictor is None for predictor in predictors):  # which below means that it diverged
+                    raise TypeError("the strategy gave NoneType, not a predictor: images -> logits")
             except Diverged as error:
                 predictors, lost = [None] * len(group), failure(error)
         spent, after = time.perf_counter() - started, device.energy_joules(run.device)

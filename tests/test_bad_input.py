@@ -195,6 +195,16 @@ def test_a_strategy_cannot_spoil_the_cells_after_it(tmp_path: Path) -> None:
     assert [rows[key][column] for column in same] == [clean[key][column] for column in same]
 
 
+def test_an_untuned_strategy_has_to_give_a_predictor_too(tmp_path: Path) -> None:
+    (tmp_path / "strategies").mkdir()
+    (tmp_path / "strategies/harmful.py").write_text(PLUGINS)
+    name, untuned = saved(tmp_path / "own.npz"), Protocol(epochs=1, trials=1, batch_size=16)
+    rows = run(tmp_path / "r", tmp_path, datasets=(name,), strategies=("nothing", "linear_probe"), protocol=untuned)
+    assert rows[name, NET.label, "nothing"]["status"] == "failed"
+    assert "NoneType, not a predictor" in rows[name, NET.label, "nothing"]["reason"]
+    assert rows[name, NET.label, "linear_probe"]["status"] == "ok"
+
+
 def test_a_dataset_plugin_may_raise_anything(tmp_path: Path) -> None:
     (tmp_path / "datasets").mkdir()
     text = "PREFIX = 'odd:'\ndef open_dataset(name, root, seed, source_size):\n    {}\n"
