@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import FrameType
 from uuid import uuid4
 
 import psutil
@@ -27,6 +28,8 @@ from bench.errors import StorageError
 
 BEAT = 2.0
 """Seconds from one count to the next."""
+STOP = signal.SIGUSR1
+"""To this process itself. Not Ctrl-C's signal, which a command that a script runs in the background ignores."""
 PATIENCE = 60.0
 """Seconds without a count after which a holder that cannot be asked for otherwise is taken for dead."""
 
@@ -65,15 +68,20 @@ def claimed(results: Path, shard: str, command: str) -> Iterator[None]:
     def keep_counting() -> None:
         count = 0
         while not done.wait(BEAT):
-            if not path.exists():
-                lost.append(f"{results}: another command took this folder over, because this one stood still. Stopped.")
-                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # ends a sleep, too
-                return
             count += 1
-            with suppress(StorageError):  # a full disk for now; others wait for PATIENCE
-                _write(path, replace(mine, held=True, count=count))
+            try:
+                _count(path, replace(mine, held=True, count=count))
+            except FileNotFoundError:
+                lost.append(f"{results}: another command took this folder over, because this one stood still. Stopped.")
+                if caller is threading.main_thread():
+                    signal.pthread_kill(caller.ident or 0, STOP)  # ends a sleep, too
+                return
+            except OSError:  # a network that is away for now; others wait for PATIENCE
+                continue
 
     thread = threading.Thread(target=keep_counting, daemon=True)
+    caller = threading.current_thread()
+    before = signal.signal(STOP, _interrupt) if caller is threading.main_thread() else None
     thread.start()
     try:
         yield
@@ -84,7 +92,13 @@ def claimed(results: Path, shard: str, command: str) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
+        if before is not None:
+            signal.signal(STOP, before)
         path.unlink(missing_ok=True)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _taken(results: Path, mine: Claim) -> Path:
@@ -153,6 +167,13 @@ def _read(path: Path) -> Claim | None:
 
 def _write(path: Path, claim: Claim) -> None:
     store.write(path, json.dumps(asdict(claim)).encode())
+
+
+def _count(path: Path, claim: Claim) -> None:
+    """Write a higher count over the file, which gets no shorter by it. Raises FileNotFoundError where another command
+    has removed it: unlike a new file put in its place, this cannot bring it back."""
+    with open(path, "r+b") as file:
+        file.write(json.dumps(asdict(claim)).encode())
 
 
 def _machine() -> str:
