@@ -66,7 +66,7 @@ def time_left(total: float, passed: float, elapsed: float, jobs: int) -> float:
     once, says little of the others."""
     belief = total / 10
     rate = (elapsed + belief / jobs) / (passed + belief)
-    return (total - passed) * rate
+    return max(total - passed, 0.0) * rate
 
 
 def words(seconds: float) -> str:
