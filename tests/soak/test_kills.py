@@ -4,20 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
-from tests.cheap import published, run
+from tests.cheap import published
 from tests.kills import assert_whole, kill_commands, kill_workers, settle
 from tests.test_runner import rows
 
 CELLS = 40
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    results = tmp_path_factory.mktemp("undisturbed")
-    run(results, CELLS)
-    return results
 
 
 def test_fifty_kills_leave_the_rows_of_an_undisturbed_run(undisturbed: Path, tmp_path: Path) -> None:

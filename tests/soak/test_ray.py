@@ -17,13 +17,6 @@ from tests.test_runner import rows
 CELLS = 8
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    results = tmp_path_factory.mktemp("undisturbed")
-    run(results, CELLS)
-    return results
-
-
 @pytest.fixture
 def cluster() -> Iterator[Any]:
     """Two nodes of one CPU each, besides a head that runs nothing."""
