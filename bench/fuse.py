@@ -32,6 +32,8 @@ COMMON = (
 SUMS = ("fit_seconds", "images_seen", "energy_joules", "params_total", "params_trained")
 """Columns that add up over the fits that an ensemble is made of."""
 
+_AGAIN = "Delete it and its .json, and run the same command again."
+
 
 @dataclass
 class Library:
@@ -64,9 +66,16 @@ def read_predictions(results: Path, fingerprint: str, seed: int) -> dict[str, np
     path = results / "cells" / f"{fingerprint}-s{seed}.npz"
     try:
         with np.load(path, allow_pickle=False) as file:
-            return dict(file)
+            found = dict(file)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} cannot be read ({error}). Delete its .json, and run the same command again.") from None
+        raise DataError(f"{path} cannot be read ({error}). {_AGAIN}") from None
+    for split in ("val", "test"):
+        parts = [found[name] for name in (f"{split}_logits", f"{split}_labels", f"{split}_ids") if name in found]
+        if split == "val" and not parts:
+            continue  # imported without them
+        if len(parts) < 3 or len(set(map(len, parts))) > 1 or not np.isfinite(parts[0]).all():
+            raise DataError(f"{path} does not hold predictions of {split}. {_AGAIN}")
+    return found
 
 
 def fuse_missing(plan: Plan, console: Console) -> list[str]:

@@ -193,6 +193,14 @@ def test_members_of_other_images_are_refused(tmp_path: Path) -> None:
     assert reason == "B · tune · seed 0 and A · tune · seed 0 did not predict the same test images."
 
 
+def test_damaged_predictions_are_named(tmp_path: Path) -> None:
+    plan = fake(tmp_path, {"A": "ok", "B": "ok"})
+    np.savez(tmp_path / "cells" / "B-tune-s0.npz", test_logits=np.zeros((4, 2)))
+    assert fuse_missing(plan, CONSOLE) == ["failed"]
+    reason = read_rows(tmp_path).query("fusion == 'ensemble_mean'").iloc[0]["reason"]
+    assert "B-tune-s0.npz does not hold predictions of test. Delete it" in reason
+
+
 def test_a_fusion_that_raises_fails_its_rows_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = fake(tmp_path, {"A": "ok", "B": "ok"})
 
