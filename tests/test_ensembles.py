@@ -201,6 +201,20 @@ def test_damaged_predictions_are_named(tmp_path: Path) -> None:
     assert "B-tune-s0.npz does not hold predictions of test. Delete it" in reason
 
 
+@pytest.mark.parametrize("fusion", ["ensemble_weighted", "ensemble_greedy", "ensemble_ranks"])
+def test_labels_of_test_change_no_prediction(tmp_path: Path, fusion: str) -> None:
+    found = []
+    for folder, flipped in ((tmp_path / "as they are", False), (tmp_path / "flipped", True)):
+        plan = fake(folder, {"A": "ok", "B": "ok"}, fusion=fusion)
+        for backbone in "AB" if flipped else "":
+            own = arrays(folder, f"{backbone}-tune", 0)
+            np.savez(folder / "cells" / f"{backbone}-tune-s0.npz", **own | {"test_labels": 1 - own["test_labels"]})
+        assert fuse_missing(plan, CONSOLE) == ["ok"]
+        found.append(arrays(folder, plan.unfused[0].fingerprint, 0))
+    assert not np.array_equal(found[0]["test_labels"], found[1]["test_labels"])
+    np.testing.assert_array_equal(found[0]["test_logits"], found[1]["test_logits"])
+
+
 def test_a_fusion_that_raises_fails_its_rows_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = fake(tmp_path, {"A": "ok", "B": "ok"})
 
@@ -254,7 +268,7 @@ SCORES = {"A": [0.1, 0.3, 0.7, 0.8], "B": [0.1, 0.5, 0.5, 0.8]}
 
 def fake(
     results: Path, statuses: dict[str, str], order: dict[str, list[int]] | None = None,
-    ids: dict[str, list[str]] | None = None,
+    ids: dict[str, list[str]] | None = None, fusion: str = "ensemble_mean",
 ) -> Plan:  # fmt: skip
     """A plan of one ensemble over backbones, whose members' rows are there already."""
     labels, names = np.array([0, 0, 1, 1]), np.array(["1", "2", "3", "4"])
@@ -274,5 +288,5 @@ def fake(
         store.publish(results, row, predictions)
     cells = [candidate(backbone, "tune", seeds=(0,)) for backbone in statuses]
     cells = [Candidate(**vars(one) | {"fingerprint": one.fingerprint.replace("/", "-")}) for one in cells]
-    found = ensembles(cells, {"ensemble_mean": "hash"}, ("backbones",))
+    found = ensembles(cells, {fusion: "hash"}, ("backbones",))
     return Plan(matrix(results), CHECKOUT, [], set(), ensembles=tuple(found))
