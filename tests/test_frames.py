@@ -71,6 +71,31 @@ def test_no_results_is_a_clear_error(tmp_path: Path) -> None:
         read_rows(tmp_path)
 
 
+def test_a_published_table_is_read_where_there_are_no_cells(tmp_path: Path) -> None:
+    run, published = write(tmp_path / "run", rows()), tmp_path / "published"
+    kept = compact(run)
+    published.mkdir()
+    (run / "rows.parquet").rename(published / "rows.parquet")
+    found = read_rows(published)
+    pd.testing.assert_frame_equal(found, kept)
+    assert found.attrs["warnings"] == []
+
+    bare = pd.DataFrame({"dataset": ["a", "b"], "size": [64, 64.5], "test_auc": ["high", 0.9]}).assign(
+        backbone="n", strategy="s", fraction=1.0, seed=0, status="ok"
+    )
+    bare.astype({"test_auc": "string"}).to_parquet(published / "rows.parquet")
+    found = read_rows(published)
+    assert found["dataset"].tolist() == ["a"]
+    assert found.attrs["warnings"] == [
+        "rows.parquet: size is 64.5, not a whole number, and counts as missing",
+        "rows.parquet: test_auc is 'high', not a number, and counts as missing",
+        "rows.parquet row 1 is left out: it has no size",
+    ]
+    (published / "rows.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UsageError, match=r"rows\.parquet: cannot be read .* Copy it again"):
+        read_rows(published)
+
+
 def test_only_the_latest_version_of_a_cell_is_current(tmp_path: Path) -> None:
     old = [row("a", "b", "c", s, 0.9, fingerprint="old", finished_utc=f"2025-01-01T10:0{s}:00Z") for s in range(3)]
     new = [row("a", "b", "c", s, 0.8, fingerprint="new", finished_utc="2025-01-01T11:30:00.5+01:00") for s in range(2)]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from bench.cache import whole_file
-from bench.errors import UsageError, printable
+from bench.errors import UsageError, brief, printable
 from bench.report.members import members
 from bench.trial import problem
 
@@ -61,11 +62,14 @@ COLUMNS: dict[str, str] = {name: dtype for dtype, names in _GROUPS for name in n
 
 def read_rows(folder: Path) -> pd.DataFrame:
     """Every row in `folder`/cells, stale ones included, with the documented columns first and any others after them.
+    Of a folder that was published without its cells, the rows of its table, rows.parquet.
 
     `.attrs["warnings"]` is a list of str: each unreadable file and each value of the wrong type, which becomes missing.
-    Raises UsageError where the folder holds no `cells`.
+    Raises UsageError where the folder holds neither, or the table cannot be read.
     """
     if not (folder / "cells").is_dir():
+        if (folder / "rows.parquet").is_file():
+            return _published(folder / "rows.parquet")
         raise UsageError(f'No results in "{folder}": it has no "cells". Give a folder that `medtransfer run` wrote.')
     rows, warnings = [], []
     for path in sorted((folder / "cells").glob("*.json")):
@@ -182,6 +186,41 @@ def _harmless(value: Any) -> Any:
 def ok(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows that have a result: status ok and a defined test AUC."""
     return rows[(rows["status"] == "ok").fillna(False) & rows["test_auc"].notna()]
+
+
+def _published(path: Path) -> pd.DataFrame:
+    """The rows of a table that stands alone, checked as those of single files are: it may be somebody else's."""
+    try:
+        table = pd.read_parquet(path).astype(object)
+    except Exception as error:  # what a damaged file raises depends on where it is damaged
+        raise UsageError(f"{path}: cannot be read ({brief(error)}). Copy it again.") from error
+    warnings: list[str] = []
+    # Column by column and each value once: a hundred thousand rows have few different ones.
+    columns = {
+        printable(str(name)): _each(str(name), table[name].where(table[name].notna(), None), path.name, warnings)
+        for name in table
+    }
+    rows = []
+    for number, values in enumerate(zip(*columns.values(), strict=True)):
+        row = dict(zip(columns, values, strict=True))
+        if problem := _problem(row):
+            warnings.append(printable(f"{path.name} row {number} is left out: {problem}"))
+        else:
+            rows.append(row)
+    return _typed(rows, warnings)
+
+
+def _each(name: str, values: Iterable[Any], where: str, warnings: list[str]) -> list[Any]:
+    """_checked() of every value of a column."""
+    known: dict[tuple[type, Any], Any] = {}
+    checked = []
+    for value in values:
+        plain = value if value is None or isinstance(value, str | int | float) else str(value)
+        key = (type(plain), plain)  # True is no 1
+        if key not in known:
+            known[key] = _checked(name, plain, where, warnings)
+        checked.append(known[key])
+    return checked
 
 
 def _outdated(rows: pd.DataFrame) -> pd.Series:
