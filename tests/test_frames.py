@@ -80,7 +80,7 @@ def test_a_published_table_is_read_where_there_are_no_cells(tmp_path: Path) -> N
     pd.testing.assert_frame_equal(found, kept)
     assert found.attrs["warnings"] == []
 
-    bare = pd.DataFrame({"dataset": ["a", "b"], "size": [64, 64.5], "test_auc": ["high", 0.9]}).assign(
+    bare = pd.DataFrame({"dataset": ["a", "b"], "size": [64, 64.5], "test_auc": ["high", None]}).assign(
         backbone="n", strategy="s", fraction=1.0, seed=0, status="ok"
     )
     bare.astype({"test_auc": "string"}).to_parquet(published / "rows.parquet")
