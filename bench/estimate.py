@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 from bench import device, registry, store
-from bench.contract import Dataset
+from bench.contract import Backbone, Dataset, Protocol
 from bench.errors import DataError, MedtransferError, brief
 from bench.plan import Cell, Plan
 from bench.run import Run
@@ -48,7 +48,7 @@ def estimate(plan: Plan, where: torch.device) -> dict[str, float]:
             seconds[cell.fingerprint] = rates[key] * shown
             continue
         if key[::2] not in calibrated:
-            calibrated[key[::2]] = _calibrate(cell, where)
+            calibrated[key[::2]] = calibrate(cell.backbone, cell.size, cell.protocol, where)
         step = calibrated[key[::2]]
         strategy = strategies[cell.strategy]
         if strategy.frozen:
@@ -125,11 +125,11 @@ def _amount(images: int, cell: Cell) -> int:
     return max(1, round(images * cell.amount.fraction))
 
 
-def _calibrate(cell: Cell, where: torch.device) -> float:
+def calibrate(backbone: Backbone, size: int, protocol: Protocol, where: torch.device) -> float:
     """Seconds an image of forward and backward: the faster of two steps after a warm-up, on noise."""
-    run = Run(replace(cell.backbone, weights="random"), cell.protocol, 0, cell.size, where, device.precision(where))
+    run = Run(replace(backbone, weights="random"), protocol, 0, size, where, device.precision(where))
     net = run.network(outputs=2, pretrained=False).train()
-    images = torch.rand(CALIBRATION_BATCH, 3, cell.size, cell.size, device=where)
+    images = torch.rand(CALIBRATION_BATCH, 3, size, size, device=where)
     images = images.contiguous(memory_format=torch.channels_last)
     labels = torch.zeros(CALIBRATION_BATCH, dtype=torch.int64, device=where)
     times = []

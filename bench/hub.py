@@ -14,6 +14,8 @@ from timm.models._hub import download_cached_file, hf_split
 
 from bench.errors import WeightsError, brief
 
+NAMES = ["model.safetensors", "pytorch_model.bin"]
+"""Of a repository that does not say which file it has."""
 HUB_TIMEOUT = 5.0
 """Seconds to wait for the first answer. The clients' own timeouts and retries would take minutes for each network."""
 FIX = 'Fetch the file elsewhere and set weights = "file:PATH" for it in the matrix, or use a bundled network.'
@@ -32,7 +34,7 @@ def fetch(model: str, config: PretrainedCfg) -> Fetched:
     not answer is not asked again by this process, so that only the first of many cells waits. Raises WeightsError."""
     if config.hf_hub_id:
         repo, revision = hf_split(config.hf_hub_id)
-        names = [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
+        names = [config.hf_hub_filename] if config.hf_hub_filename else NAMES
         path = _from_hugging_face(model, repo, revision, names)
         # .../models--timm--resnet18.a1_in1k/snapshots/COMMIT/model.safetensors
         return Fetched(path, f"hub:{config.hf_hub_id}@{path.parent.name}", str(config.custom_load) == "hf")
@@ -40,6 +42,17 @@ def fetch(model: str, config: PretrainedCfg) -> Fetched:
         address, name = (config.url, config.url.rpartition("/")[2]) if isinstance(config.url, str) else config.url
         return Fetched(_from_url(model, address, name), address, bool(config.custom_load))
     raise WeightsError(f'{model}: timm knows of no published weights for it. Set weights = "file:PATH" or "random".')
+
+
+def cached(config: PretrainedCfg) -> bool:
+    """Whether `fetch` would find the file on this machine."""
+    if config.hf_hub_id:
+        repo, revision = hf_split(config.hf_hub_id)
+        names = [config.hf_hub_filename] if config.hf_hub_filename else NAMES
+        found = (huggingface_hub.try_to_load_from_cache(repo, name, revision=revision) for name in names)
+        return any(isinstance(path, str) for path in found)
+    name = config.url.rpartition("/")[2] if isinstance(config.url, str) else config.url[1] if config.url else ""
+    return bool(name) and Path(torch.hub.get_dir(), "checkpoints", name).is_file()
 
 
 def _from_hugging_face(model: str, repo: str, revision: str | None, names: list[str]) -> Path:

@@ -1,0 +1,41 @@
+"""Whether a task is like any that is known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench.advice.facts import Facts, differences, distance
+
+NAMED = 3
+"""Facts that are named, of those by which the nearest task differs most."""
+
+
+@dataclass(frozen=True)
+class Likeness:
+    nearest: Facts
+    """The known task that differs least."""
+    distance: float
+    """From it, as facts.distance has it."""
+    usual: float
+    """The largest such distance of a known dataset's tasks from the other datasets': what a further dataset of the same
+    sort may be away. NaN where one dataset is known."""
+    apart: tuple[str, ...]
+    """The facts in which the task and the nearest one differ, most first."""
+
+    @property
+    def unlike(self) -> bool:
+        return self.distance > self.usual
+
+
+def likeness(target: Facts, known: Sequence[Facts]) -> Likeness:
+    """Of a task to the known ones (at least one)."""
+    nearest = min(known, key=lambda one: distance(target, one))
+    found = differences(target, nearest)
+    apart = sorted((name for name in found if found[name] > 0), key=lambda name: -found[name])
+    between = [
+        min(away)
+        for one in known
+        if (away := [distance(one, other) for other in known if other.dataset != one.dataset])
+    ]
+    return Likeness(nearest, distance(target, nearest), max(between, default=float("nan")), tuple(apart[:NAMED]))

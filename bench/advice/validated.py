@@ -1,0 +1,170 @@
+"""How far advice would have been right: each dataset of the knowledge in turn is asked about as if it were new.
+
+All tasks of a dataset, its sizes and amounts, leave the knowledge together, and advice sees of them what it sees of a
+user's images: the facts, with the val AUC of linear probes. Its choice is then looked up in the rows that were left
+out. The dataset is the unit: tasks of one are averaged, intervals are over datasets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from rich.console import RenderableType
+from rich.markup import escape
+from rich.table import Table
+
+from bench.advice.knowledge import ANCHOR, CONTROL, FEWEST, Knowledge
+from bench.advice.predicted import Prediction, predict
+from bench.advice.shortlist import shortlist
+from bench.errors import UsageError
+from bench.report.intervals import quantile
+from bench.report.leaderboard import ROPE
+from bench.report.written import fixed, signed
+
+ADVICE, LIST, CHEAP = "advice, first", "advice, list", "advice, cheapest"
+ALWAYS, FIXED, PROBE, HINDSIGHT = CONTROL, "fixed", ANCHOR, "fixed, in hindsight"
+MEANING = (
+    f"{ADVICE}: of the highest expected AUC; list: of the short list the best on val; cheapest: the cheapest that is "
+    f"expected to be practically as good as the first. {ALWAYS}, {ANCHOR}: always this, on the backbone whose probe is "
+    f"the best on val. {FIXED}: the strategy and backbone that were best on the other datasets; in hindsight: on all, "
+    "which nobody could choose."
+)
+RIVALS = {ALWAYS: f"always {CONTROL}", FIXED: "the best single fixed choice"}
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Regret of ways to choose."""
+
+    regret: pd.DataFrame
+    """A line a task, indexed by dataset, a column a way to choose: test AUC below that of the best candidate. NaN where
+    a way had no such candidate."""
+    coverage: float
+    """Share of all candidates' test AUCs that lay in their 95 % intervals."""
+
+
+def judged(knowledge: Knowledge) -> Judged:
+    """Of every dataset of the knowledge. Raises UsageError where too few are left without one."""
+    if len(knowledge.datasets) <= FEWEST:
+        raise UsageError(
+            f"--validate needs {FEWEST + 1} datasets, one to ask about and {FEWEST} to learn from; the reference has "
+            f"{len(knowledge.datasets)}. Give more folders with --reference."
+        )
+    lines, covered = [], []
+    hindsight = _usual(knowledge)
+    for dataset in knowledge.datasets:
+        seen = knowledge.without({dataset})
+        usual, seconds = _usual(seen), seen.cells.groupby(["strategy", "backbone"])["seconds"].median()
+        tasks = [at for at, task in enumerate(knowledge.tasks) if task.dataset == dataset]
+        targets = [knowledge.tasks[at] for at in tasks]
+        for at, target, prediction in zip(tasks, targets, predict(seen, targets), strict=True):
+            cells = knowledge.cells[knowledge.cells["task"] == at].set_index(["strategy", "backbone"])
+            there = [place for place, pair in enumerate(prediction.candidates) if pair in cells.index]
+            if len(there) < 2:
+                continue
+            pool = prediction.of(there)
+            truth = cells.loc[list(pool.candidates)]
+            costs = seconds.reindex(list(pool.candidates)).to_numpy(dtype=float)
+            chosen = _choices(pool, costs, truth["val_auc"].to_numpy(), target.probe, usual, hindsight)
+            auc = truth["auc"].to_numpy()
+            low, high = pool.interval
+            covered.append(np.mean((low <= auc) & (auc <= high)))
+            regret = {way: np.nan if place is None else auc.max() - auc[place] for way, place in chosen.items()}
+            lines.append({"dataset": dataset, **regret})
+    return Judged(pd.DataFrame(lines).set_index("dataset"), float(np.mean(covered)))
+
+
+def _choices(
+    pool: Prediction, costs: np.ndarray, val: np.ndarray, probe: Mapping[str, float], usual: pd.Series,
+    hindsight: pd.Series,
+) -> dict[str, int | None]:  # fmt: skip
+    """Way to choose -> position in the pool."""
+    listed = shortlist(pool, np.nan_to_num(costs))
+    assert listed is not None  # there is no budget
+    places = {pair: at for at, pair in enumerate(pool.candidates)}
+
+    def of(strategy: str) -> int | None:
+        found = [pair for pair in places if pair[0] == strategy]
+        return places[max(found, key=lambda pair: probe[pair[1]])] if found else None
+
+    def highest(scores: pd.Series) -> int | None:
+        kept = scores.reindex(list(pool.candidates)).dropna()
+        return places[kept.idxmax()] if len(kept) else None
+
+    return {
+        ADVICE: listed.first,
+        LIST: max(listed.cells, key=lambda at: np.nan_to_num(val[at])),
+        CHEAP: listed.cheapest,
+        ALWAYS: of(CONTROL),
+        FIXED: highest(usual),
+        PROBE: of(ANCHOR),
+        HINDSIGHT: highest(hindsight),
+    }
+
+
+def _usual(knowledge: Knowledge) -> pd.Series:
+    """(strategy, backbone) -> test AUC above the mean of its tasks' candidates, datasets counting alike; of those that
+    were run on every dataset, since one that was run on an easy task alone says nothing."""
+    cells = knowledge.cells
+    lead = cells["auc"] - cells.groupby("task")["auc"].transform("mean")
+    dataset = cells["task"].map(dict(enumerate(task.dataset for task in knowledge.tasks)))
+    means = lead.groupby([cells["strategy"], cells["backbone"], dataset.rename("dataset")]).mean()
+    grouped = means.groupby(["strategy", "backbone"])
+    return grouped.mean()[grouped.size() == len(knowledge.datasets)]
+
+
+def shown(found: Judged) -> Iterator[RenderableType]:
+    """The table and the sentences that judge it."""
+    datasets = found.regret.groupby(level="dataset", sort=False).mean()
+    yield (
+        f"Asked about {len(datasets)} datasets ({len(found.regret)} tasks: sizes and amounts of data), each left out "
+        "of the knowledge as a whole. Regret: test AUC below that of the best candidate."
+    )
+    table = Table(caption_justify="left")
+    for heading in ("choice", "regret", "95 % (datasets)", "worst task", "less advice's, 95 %"):
+        table.add_column(heading, justify="left" if heading == "choice" else "right", overflow="fold")
+    for way in found.regret.columns:
+        mean, half = _mean(datasets[way])
+        between = f"{fixed(max(mean - half, 0))}–{fixed(mean + half)}"
+        beside = "" if way == ADVICE else _difference(*_mean(datasets[way] - datasets[ADVICE]))
+        table.add_row(escape(way), fixed(mean), between, fixed(found.regret[way].max()), beside)
+    yield table
+    yield MEANING
+    for name, row in datasets.iterrows():
+        parts = (f"{way} {fixed(row[way])}" for way in (ADVICE, LIST, ALWAYS, FIXED, PROBE))
+        yield escape(f"regret on {name}: {', '.join(parts)}")
+    yield from (_verdict(words, *_mean(datasets[rival] - datasets[ADVICE])) for rival, words in RIVALS.items())
+    yield (
+        f"{found.coverage:.0%} of the test AUCs lay in their 95 % intervals. All choices are judged by the same test "
+        "images, whose noise is part of their regret."
+    )
+
+
+def _verdict(rival: str, mean: float, half: float) -> str:
+    """Plainly, whether advice is better."""
+    difference = _difference(mean, half)
+    if np.isnan(mean):
+        return f"Against {rival}: no task has it."
+    if mean - half > 0:
+        return f"Advice is better than {rival}: {difference} AUC."
+    if mean + half < 0:
+        return f"Advice is WORSE than {rival}: {difference} AUC."
+    side = "on average better" if mean > 0 else "on average worse" if mean < 0 else "on average the same"
+    within = " The difference is practically none." if abs(mean) + half <= ROPE else ""
+    return f"Advice is NOT SHOWN to be better than {rival} ({side}: {difference} AUC).{within}"
+
+
+def _difference(mean: float, half: float) -> str:
+    return signed(mean) + (f" ({signed(mean - half)} to {signed(mean + half)})" if np.isfinite(half) else "")
+
+
+def _mean(values: pd.Series) -> tuple[float, float]:
+    """Mean over datasets and the half width of Student's 95 % interval."""
+    kept = values.dropna().to_numpy(dtype=float)
+    if not len(kept):
+        return np.nan, np.nan
+    half = quantile(len(kept) - 1) * kept.std(ddof=1) / np.sqrt(len(kept)) if len(kept) > 1 else np.nan
+    return float(kept.mean()), float(half)
