@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-ROUNDS = 50
-CLOSE = 1e-6
+ROUNDS = 500
+CLOSE = 1e-7
 
 
 def logme(features: np.ndarray, labels: np.ndarray) -> float:

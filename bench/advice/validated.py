@@ -32,6 +32,7 @@ MEANING = (
     f"the best on val. {FIXED}: the strategy and backbone that were best on the other datasets; in hindsight: on all, "
     "which nobody could choose."
 )
+JUDGED = {ADVICE: "The first of the list", LIST: "The list, of which val chooses,"}
 RIVALS = {ALWAYS: f"always {CONTROL}", FIXED: "the best single fixed choice"}
 
 
@@ -136,25 +137,26 @@ def shown(found: Judged) -> Iterator[RenderableType]:
     for name, row in datasets.iterrows():
         parts = (f"{way} {fixed(row[way])}" for way in (ADVICE, LIST, ALWAYS, FIXED, PROBE))
         yield escape(f"regret on {name}: {', '.join(parts)}")
-    yield from (_verdict(words, *_mean(datasets[rival] - datasets[ADVICE])) for rival, words in RIVALS.items())
+    for way, its_name in JUDGED.items():
+        for rival, words in RIVALS.items():
+            yield _verdict(its_name, words, *_mean(datasets[rival] - datasets[way]))
     yield (
         f"{found.coverage:.0%} of the test AUCs lay in their 95 % intervals. All choices are judged by the same test "
         "images, whose noise is part of their regret."
     )
 
 
-def _verdict(rival: str, mean: float, half: float) -> str:
-    """Plainly, whether advice is better."""
+def _verdict(its_name: str, rival: str, mean: float, half: float) -> str:
+    """Plainly, whether advice is better: from its gain over a rival and the half width of the interval."""
     difference = _difference(mean, half)
     if np.isnan(mean):
-        return f"Against {rival}: no task has it."
+        return f"{its_name} cannot be compared with {rival}: no task has it."
     if mean - half > 0:
-        return f"Advice is better than {rival}: {difference} AUC."
+        return f"{its_name} is better than {rival}: {difference} AUC."
     if mean + half < 0:
-        return f"Advice is WORSE than {rival}: {difference} AUC."
-    side = "on average better" if mean > 0 else "on average worse" if mean < 0 else "on average the same"
-    within = " The difference is practically none." if abs(mean) + half <= ROPE else ""
-    return f"Advice is NOT SHOWN to be better than {rival} ({side}: {difference} AUC).{within}"
+        return f"{its_name} is WORSE than {rival}: {difference} AUC."
+    within = ", and practically as good" if abs(mean) + half <= ROPE else ""
+    return f"{its_name} is NOT SHOWN to be better than {rival}{within}: {difference} AUC."
 
 
 def _difference(mean: float, half: float) -> str:

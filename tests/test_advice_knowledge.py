@@ -1,0 +1,121 @@
+"""What advice learns from: the right rows of results folders, and a clear word on all others."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from bench.advice.available import available
+from bench.advice.costs import parse_budget, relative
+from bench.advice.knowledge import read
+from bench.errors import UsageError
+from bench.report.frames import compact
+from tests.fake_reference import AMOUNTS, BACKBONES, DATASETS, GAINS, reference
+from tests.fake_results import Row, row
+
+
+def add(folder: Path, *more: Row) -> None:
+    for at, one in enumerate(more):
+        (folder / "cells" / f"more{at}-s0.json").write_text(json.dumps(one | {"fingerprint": f"more{at}"}))
+
+
+def told(run: dict[str, object], folder: Path) -> None:
+    (folder / "run.json").write_text(json.dumps({"matrix": run}))
+
+
+def test_tasks_and_cells_are_those_of_networks_on_one_domain(tmp_path: Path) -> None:
+    folder = reference(tmp_path / "r")
+    here = {"size": 32, "per_class": 10, "epochs": 2, "trials": 1}
+    add(
+        folder,
+        row("a", "bundled:resnet", "tent", 0, 0.99, transductive=True, **here),
+        row("a->b", "bundled:resnet", "dann", 0, 0.99, target="b", **here),
+        row("a", "theirs", "imported", 0, 0.99, family="imported", **here),
+        row("lonely", "bundled:resnet", "full_finetune", 0, 0.99, **here),
+    )
+    knowledge = read([folder])
+    assert len(knowledge.tasks) == len(DATASETS) * len(AMOUNTS)
+    assert len(knowledge.cells) == len(knowledge.tasks) * len(BACKBONES) * len(GAINS)
+    assert {strategy for strategy, _ in knowledge.candidates} == set(GAINS)
+    assert knowledge.notes == ("lonely 32 px is left out: it has no linear_probe",)
+    task = knowledge.tasks[0]
+    assert (task.dataset, task.size, task.images, task.classes, task.kind) == ("a", 32, 20, 2, "binary")
+    assert set(task.probe) == set(BACKBONES)
+    assert (knowledge.cells["variance"] > 0).all()
+    assert (knowledge.protocol.epochs, knowledge.protocol.trials) == (2, 1)
+
+
+def test_a_published_table_and_several_folders_are_read_alike(tmp_path: Path) -> None:
+    folder = reference(tmp_path / "r")
+    compact(folder)
+    halves = [tmp_path / name for name in ("one", "two")]
+    rows = pd.read_parquet(folder / "rows.parquet")
+    for half, part in zip(halves, (rows[rows["dataset"] < "c"], rows[rows["dataset"] >= "c"]), strict=True):
+        half.mkdir()
+        part.to_parquet(half / "rows.parquet")
+    whole, merged = read([folder]), read(halves)
+    assert merged.tasks == whole.tasks
+    pd.testing.assert_frame_equal(merged.cells, whole.cells)
+
+
+def test_of_a_task_only_the_rows_of_one_budget_count(tmp_path: Path) -> None:
+    folder = reference(tmp_path / "r")
+    add(folder, row("a", "bundled:resnet", "full_finetune", 5, 0.5, size=32, per_class=10, epochs=50, trials=9))
+    pd.testing.assert_frame_equal(read([folder]).cells, read([reference(tmp_path / "same")]).cells)
+
+    longer = read([reference(tmp_path / "long", lambda r: r | ({"epochs": 9} if r["dataset"] == "a" else {}))])
+    assert longer.notes == (
+        "tasks of the reference had different budgets (9 epochs, 1 trials and 2 epochs, 1 trials), and are taken as "
+        "alike",
+    )
+
+
+def test_backbones_are_what_run_json_says_where_their_weights_are_here(tmp_path: Path) -> None:
+    folder = reference(tmp_path / "r")
+    bundled = {"model": "bundled:resnet", "weights": "bundled:resnet", "cut": None, "kwargs": {}, "mean": None}
+    told({"backbones": [bundled | {"mean": [0.5, 0.5, 0.5]}, {"model": 7}, "odd"]}, folder)
+    found, notes = available(read([folder]))
+    assert notes == []
+    assert {one.label: one.mean for one in found} == {"bundled:mobilenet": None, "bundled:resnet": (0.5, 0.5, 0.5)}
+
+    def elsewhere(one: Row) -> Row:
+        return one | {"weights": "file"} if "mobile" in one["backbone"] else one | {"weights_hash": "other"}
+
+    found, notes = available(read([reference(tmp_path / "gone", elsewhere)]))
+    assert found == []
+    assert notes == [
+        "bundled:mobilenet is left out: the reference does not say which network and file it is (no run.json)",
+        "bundled:resnet is left out: bundled:resnet holds other weights than the reference was made with",
+    ]
+
+
+def test_costs_are_beside_full_fine_tuning_of_the_same_backbone(tmp_path: Path) -> None:
+    shares = relative(read([reference(tmp_path / "r")]))
+    assert shares["full_finetune", "bundled:resnet"] == pytest.approx(1)
+    assert shares["linear_probe", "bundled:mobilenet"] == pytest.approx(2 / 40)
+    without = reference(tmp_path / "w", lambda r: r | {"strategy": r["strategy"].replace("full_finetune", "x")})
+    with pytest.raises(UsageError, match="the reference has no full_finetune"):
+        relative(read([without]))
+
+
+def test_a_budget_is_a_time_with_its_unit() -> None:
+    assert [parse_budget(text) for text in ("90s", "10min", "1.5 h")] == [90, 600, 5400]
+    for wrong in ("10", "ten minutes", "0s", "-5min", "1e3s", "10m"):
+        with pytest.raises(UsageError, match=r"--budget .* must be a time above 0 with its unit"):
+            parse_budget(wrong)
+
+
+def test_too_little_to_learn_from_is_a_clear_error(tmp_path: Path) -> None:
+    folder = reference(tmp_path / "r")
+    with pytest.raises(UsageError, match=r'--leave-out aa: not in the reference\. Did you mean "a"'):
+        read([folder], ["aa"])
+    with pytest.raises(UsageError, match=r"results of fewer than 2 datasets .* leave fewer datasets out"):
+        read([folder], ["a", "b", "c"])
+    with pytest.raises(UsageError, match="No results"):
+        read([tmp_path / "nowhere"])
+    (folder / "run.json").write_text("[")
+    (folder / "datasets.json").write_text('{"a 32 px": {"class_counts": 3}}')
+    assert len(read([folder]).tasks) == 12

@@ -1,0 +1,110 @@
+"""The model of the advice: it finds what was planted, knows what it does not know, and does not peek."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.advice.facts import Facts, differences, imbalance
+from bench.advice.knowledge import Knowledge, read
+from bench.advice.likeness import likeness
+from bench.advice.predicted import predict
+from bench.advice.validated import judged, shown
+from bench.errors import UsageError
+from tests.fake_reference import reference
+from tests.fake_results import Row
+
+
+@pytest.fixture(scope="module")
+def knowledge(tmp_path_factory: pytest.TempPathFactory) -> Knowledge:
+    return read([reference(tmp_path_factory.mktemp("advice") / "reference")])
+
+
+def asked(images: int, **changes: object) -> Facts:
+    probe = {"bundled:resnet": 0.83, "bundled:mobilenet": 0.77}
+    facts = Facts("new", 32, images, 200, 2, "binary", "x-ray", float("nan"), probe)
+    return replace(facts, **changes)  # type: ignore[arg-type]
+
+
+def test_the_best_strategy_for_the_amount_of_data_is_found_on_a_further_dataset(knowledge: Knowledge) -> None:
+    few, many = predict(knowledge, [asked(20), asked(600)])
+    assert few.candidates[int(few.auc.argmax())] == ("bitfit", "bundled:resnet")
+    assert many.candidates[int(many.auc.argmax())] == ("full_finetune", "bundled:resnet")
+    for prediction in (few, many):
+        assert prediction.best.sum() == pytest.approx(1)
+        assert prediction.best.argmax() == prediction.auc.argmax()
+        low, high = prediction.interval
+        assert ((low > 0) & (low < prediction.auc) & (prediction.auc < high) & (high < 1)).all()
+        assert prediction.within(0.0)[prediction.auc.argmax()] == 1
+        assert (prediction.within(0.02) <= prediction.within(0.5)).all()
+
+
+def test_a_prediction_depends_on_no_other_target_and_is_the_same_every_time(knowledge: Knowledge) -> None:
+    [alone] = predict(knowledge, [asked(20)])
+    beside = predict(knowledge, [asked(600), asked(20)])[1]
+    np.testing.assert_allclose(alone.draws, beside.draws, atol=1e-6)
+
+
+def test_what_is_unlike_all_that_is_known_is_less_sure(knowledge: Knowledge) -> None:
+    near, far = predict(knowledge, [asked(60), asked(100_000, classes=50, kind="ordinal", modality="oct")])
+    contrast = [np.std(p.draws[:, 0] - p.draws[:, 2]) for p in (near, far)]
+    assert contrast[1] > contrast[0]
+
+
+def test_unlike_datasets_are_flagged_and_the_facts_named(knowledge: Knowledge) -> None:
+    assert not likeness(asked(60), knowledge.tasks).unlike
+    found = likeness(asked(10_000, classes=40), knowledge.tasks)
+    assert found.unlike
+    assert found.apart[0] == "classes"
+
+
+def test_facts_that_are_not_known_make_no_difference() -> None:
+    assert differences(asked(60), asked(60, imbalance=0.5))["imbalance"] == 0
+    assert differences(asked(60, imbalance=0.0), asked(60, imbalance=0.5))["imbalance"] == 2
+    assert imbalance([50, 50, 50]) == pytest.approx(0)
+    assert 0.5 < imbalance([1000, 1]) < 1
+    assert np.isnan(imbalance([]))
+
+
+def test_the_dataset_that_is_left_out_has_no_part_in_what_is_said_of_it(tmp_path: Path) -> None:
+    def spoilt(one: Row) -> Row:
+        if one["dataset"] != "b":
+            return one
+        return one | {"test_auc": 1 - one["test_auc"], "tune_seconds": 1e6, "n_train": 10**6, "modality": "oct"}
+
+    one, other = (read([reference(tmp_path / name, f)], ["b"]) for name, f in (("x", dict), ("y", spoilt)))
+    assert one.tasks == other.tasks
+    first, second = (predict(k, [asked(60)])[0] for k in (one, other))
+    np.testing.assert_array_equal(first.draws, second.draws)
+    whole = read([tmp_path / "y"]).without({"b"})
+    np.testing.assert_array_equal(first.draws, predict(whole, [asked(60)])[0].draws)
+
+
+def test_validation_leaves_whole_datasets_out_and_says_what_it_found(knowledge: Knowledge) -> None:
+    found = judged(knowledge)
+    assert found.regret.index.value_counts().to_dict() == {"a": 3, "b": 3, "c": 3, "d": 3}
+    assert (found.regret >= 0).all(axis=None)
+    mean = found.regret.mean()
+    assert mean["advice, first"] < mean["full_finetune"]  # planted: no fixed choice is best for every amount
+    assert mean["advice, first"] < mean["fixed"]
+    assert found.coverage > 0.8
+    text = " ".join(one for one in shown(found) if isinstance(one, str))
+    assert "The first of the list is better than always full_finetune: +0.0" in text
+    assert "4 datasets (12 tasks" in text
+
+
+def test_validation_does_not_praise_advice_that_is_no_better(tmp_path: Path) -> None:
+    def plain(one: Row) -> Row:
+        return one | {"test_auc": 0.9 if one["strategy"] == "full_finetune" else 0.8}
+
+    text = " ".join(one for one in shown(judged(read([reference(tmp_path / "r", plain)]))) if isinstance(one, str))
+    assert "The first of the list is NOT SHOWN to be better than always full_finetune" in text
+    assert "is better than" not in text
+
+
+def test_too_few_datasets_to_validate_on_is_a_clear_error(knowledge: Knowledge) -> None:
+    with pytest.raises(UsageError, match=r"--validate needs 3 datasets, .* the reference has 2\. Give more folders"):
+        judged(knowledge.without({"a", "b"}))
