@@ -11,6 +11,7 @@ import pytest
 from bench.advice.available import available
 from bench.advice.costs import parse_budget, relative
 from bench.advice.knowledge import read
+from bench.contract import Protocol
 from bench.errors import UsageError
 from bench.report.frames import compact
 from tests.fake_reference import AMOUNTS, BACKBONES, DATASETS, GAINS, reference
@@ -90,6 +91,14 @@ def test_backbones_are_what_run_json_says_where_their_weights_are_here(tmp_path:
         "bundled:mobilenet is left out: the reference does not say which network and file it is (no run.json)",
         "bundled:resnet is left out: bundled:resnet holds other weights than the reference was made with",
     ]
+
+
+def test_the_protocol_is_what_run_json_says_as_far_as_a_matrix_could(tmp_path: Path) -> None:
+    folder = reference(tmp_path / "r")
+    told({"protocol": {"epochs": 2, "trials": 1, "batch_size": 16, "clip": "none", "warmup": -3.0, "x": 1}}, folder)
+    assert read([folder]).protocol == Protocol(epochs=2, trials=1, batch_size=16)
+    told({"protocol": {"epochs": 7, "trials": 1, "batch_size": 16}}, folder)
+    assert read([folder]).protocol == Protocol(epochs=2, trials=1)
 
 
 def test_costs_are_beside_full_fine_tuning_of_the_same_backbone(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.advice import predicted
 from bench.advice.facts import Facts, differences, imbalance
 from bench.advice.knowledge import Knowledge, read
 from bench.advice.likeness import likeness
@@ -46,6 +47,13 @@ def test_a_prediction_depends_on_no_other_target_and_is_the_same_every_time(know
     [alone] = predict(knowledge, [asked(20)])
     beside = predict(knowledge, [asked(600), asked(20)])[1]
     np.testing.assert_allclose(alone.draws, beside.draws, atol=1e-6)
+
+
+def test_of_more_cells_than_can_be_used_some_are_drawn(knowledge: Knowledge, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predicted, "STANDS_ON", 60)
+    monkeypatch.setattr(predicted, "FITTED_ON", 30)
+    [found] = predict(knowledge, [asked(600)])
+    assert found.candidates[int(found.auc.argmax())] == ("full_finetune", "bundled:resnet")
 
 
 def test_what_is_unlike_all_that_is_known_is_less_sure(knowledge: Knowledge) -> None:

@@ -122,14 +122,14 @@ def _suits(measured: Measured) -> Table:
 def _list(advice: Advice) -> Table:
     prediction = advice.prediction
     best, auc, (low, high) = prediction.best, prediction.auc, prediction.interval
-    table = _table("strategy", "backbone", "best with p", "test AUC, 95 %", "about")
+    table = _table("strategy", "backbone", "P(best)", "test AUC, 95 %", "about")
     for at in advice.shortlist.cells:
         strategy, backbone = prediction.candidates[at]
         between = f"{fixed(auc[at])}, {fixed(low[at])}–{fixed(high[at])}"
         mark = " *" if at == advice.shortlist.cheapest else ""
         table.add_row(escape(strategy) + mark, escape(backbone), chance(best[at]), between, words(advice.costs[at]))
     rest = 1 - sum(best[at] for at in advice.shortlist.cells)
-    table.caption = f"that the best candidate is none of these: p = {chance(rest)}"
+    table.caption = f"P(best is none of these) = {chance(rest)}"
     return table
 
 
@@ -139,10 +139,11 @@ def _practically(advice: Advice) -> str:
     if found.cheapest == found.first:
         return f"* No cheaper candidate is expected within {ROPE:g} AUC of the first."
     sure = chance(prediction.within(ROPE)[found.cheapest])
+    outside = "" if found.cheapest in found.cells else " It is not in the list, where it would not fit."
     cost, instead = (words(advice.costs[at]) for at in (found.cheapest, found.first))
     return (
         f"* The cheapest that is practically as good: {strategy} on {backbone}, {cost} instead of {instead}. Its "
-        f"expected AUC is at most {ROPE:g} below the first's; that its AUC is, too: p = {sure}."
+        f"expected AUC is at most {ROPE:g} below the first's; that its AUC is, too: p = {sure}.{outside}"
     )
 
 

@@ -113,7 +113,7 @@ def advise(asked: Asked, workspace: Path) -> Advice:
         matrix=matrix,
         known=knowledge.datasets,
         others={one.measured.facts.size: one.highest for one in options if one is not chosen and one.costs},
-        notes=[*knowledge.notes, *absent, *option.notes],
+        notes=[*dataset.notes, *knowledge.notes, *absent, *option.notes],
     )
 
 

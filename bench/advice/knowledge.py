@@ -5,18 +5,19 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from bench.advice.facts import UNTRUSTED, Facts, imbalance
-from bench.config import backbone_of
+from bench.config import PROTOCOL, backbone_of
 from bench.contract import Backbone, Protocol
 from bench.errors import UsageError, nearest
 from bench.report.frames import apart, current, ok, read_rows
 from bench.report.protocols import recipe
+from bench.rules import LIMITS
 
 TASK = ["dataset", "size", "fraction", "per_class"]
 ANCHOR = "linear_probe"
@@ -81,7 +82,7 @@ def read(folders: Sequence[Path], leave_out: Collection[str] = ()) -> Knowledge:
     if unknown := [name for name in leave_out if name not in set(rows["dataset"])]:
         raise UsageError(f"--leave-out {unknown[0]}: not in the reference.{nearest(unknown[0], set(rows['dataset']))}")
 
-    rows = rows[~rows["dataset"].isin(list(leave_out)) & rows["target"].isna()]
+    rows = rows[~rows["dataset"].isin(list(leave_out)) & rows["target"].isna() & (rows["size"] > 0)]
     networks = ok(current(_one_budget(apart(rows)[0])))
     usable = networks[~networks["transductive"].fillna(False).astype(bool)]
     notes = []
@@ -165,11 +166,17 @@ def _cells(part: pd.DataFrame) -> pd.DataFrame:
 def _protocol(rows: pd.DataFrame, runs: Sequence[Mapping[str, Any]]) -> Protocol:
     """Of the run that has the most rows' epochs and trials; what no run.json says is the default."""
     (epochs, trials), *_ = rows.groupby(["epochs", "trials"]).size().sort_values(kind="stable").index[::-1]
-    known = {field.name for field in fields(Protocol)}
     for told in map(recipe, runs):
         if told.get("epochs") == epochs and told.get("trials") == trials:
-            return Protocol(**{name: value for name, value in told.items() if name in known})
+            return Protocol(**{name: value for name, value in told.items() if _may_be(name, value)})
     return Protocol(epochs=int(epochs), trials=int(trials))
+
+
+def _may_be(name: str, value: Any) -> bool:
+    """Whether a matrix file could say this of the protocol: run.json may be somebody else's."""
+    if name not in PROTOCOL or type(value) is not type(PROTOCOL[name]):
+        return False
+    return name not in LIMITS or LIMITS[name].holds(value)
 
 
 def _backbones(run: Mapping[str, Any]) -> Iterator[Backbone]:
