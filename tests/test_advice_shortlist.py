@@ -26,9 +26,8 @@ def test_the_list_is_a_product_within_the_budget() -> None:
         assert len(chosen.cells) <= LONGEST
         pairs = {found.candidates[at] for at in chosen.cells}
         assert len(pairs) == len({s for s, _ in pairs}) * len({b for _, b in pairs})
-        assert chosen.first in chosen.cells
-        fitting = [at for at in range(len(costs)) if costs[at] <= budget]
-        assert chosen.first == max(fitting, key=lambda at: found.auc[at])
+        assert chosen.first == max(chosen.cells, key=lambda at: found.auc[at])
+    assert chosen.first == found.auc.argmax()
     assert shortlist(found, costs, 0.5) is None
 
 
@@ -38,6 +37,16 @@ def test_the_cheapest_that_is_practically_as_good_is_in_it() -> None:
     assert chosen is not None
     assert [found.candidates[at][0] for at in chosen.cells] == ["good", "cheap"]
     assert (chosen.first, chosen.cheapest) == (0, 1)
+
+
+def test_where_time_is_short_several_cheap_ones_may_do_more_than_a_dear_one() -> None:
+    found = prediction({("dear", "x"): 0.905, **{(f"cheap{i}", "x"): 0.9 for i in range(5)}}, spread=0.03)
+    chosen = shortlist(found, [100, 20, 20, 20, 20, 20], 100)
+    assert chosen is not None
+    assert set(chosen.cells) == {1, 2, 3, 4, 5}
+    chosen = shortlist(found, [100, 20, 20, 20, 20, 20], 200)
+    assert chosen is not None
+    assert 0 in chosen.cells
 
 
 def test_nothing_is_added_that_cannot_be_the_best_or_was_never_run() -> None:

@@ -137,13 +137,12 @@ def _practically(advice: Advice) -> str:
     found, prediction = advice.shortlist, advice.prediction
     strategy, backbone = prediction.candidates[found.cheapest]
     if found.cheapest == found.first:
-        return f"* No cheaper candidate is expected within {ROPE:g} AUC of the first."
+        return f"* No cheaper one of the list is expected within {ROPE:g} AUC of the first."
     sure = chance(prediction.within(ROPE)[found.cheapest])
-    outside = "" if found.cheapest in found.cells else " It is not in the list, where it would not fit."
     cost, instead = (words(advice.costs[at]) for at in (found.cheapest, found.first))
     return (
         f"* The cheapest that is practically as good: {strategy} on {backbone}, {cost} instead of {instead}. Its "
-        f"expected AUC is at most {ROPE:g} below the first's; that its AUC is, too: p = {sure}.{outside}"
+        f"expected AUC is at most {ROPE:g} below the first's; that its AUC is, too: p = {sure}."
     )
 
 

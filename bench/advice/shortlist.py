@@ -10,6 +10,8 @@ import numpy as np
 from bench.advice.predicted import Prediction
 from bench.report.leaderboard import ROPE
 
+_Block = tuple[frozenset[str], frozenset[str]]
+"""Strategies and backbones, of which each is run with each."""
 LONGEST = 6
 """Cells of a short list at most."""
 LEAST_GAIN = 0.001
@@ -22,48 +24,57 @@ class Shortlist:
 
     cells: tuple[int, ...]
     """Every strategy of the list with every backbone of it; highest expected AUC first."""
-    first: int
-    """The highest expected AUC of all that fit the budget."""
     cheapest: int
-    """The least cost of all whose expected AUC is at most ROPE below that; not among the cells where the two together
-    would not fit."""
+    """The least cost of those whose expected AUC is at most ROPE below the first's."""
+
+    @property
+    def first(self) -> int:
+        return self.cells[0]
 
 
 def shortlist(prediction: Prediction, costs: Sequence[float], budget: float = np.inf) -> Shortlist | None:
-    """What to run within `budget` seconds: the first, the cheapest that is practically as good, and then greedily the
-    strategy or backbone that most raises the expected AUC of the best of the list, while that is worth it. None where
-    not one candidate fits."""
+    """What to run within `budget` seconds. None where not one candidate fits.
+
+    From the candidate of the highest expected AUC, the cheapest that is practically as good, or both, the list grows by
+    the strategy or backbone that most raises the expected AUC of its best, while that is worth it; of the lists that
+    come of it the one whose best is expected to be highest is taken: where time is short, a few cheap candidates may do
+    more than one that takes it all."""
     spent, auc = np.asarray(costs, dtype=np.float64), prediction.auc
     fits = np.flatnonzero(spent <= budget)
     if not len(fits):
         return None
-    first = int(fits[auc[fits].argmax()])
-    equal = fits[auc[fits] >= auc[first] - ROPE]
-    cheapest = int(equal[np.lexsort((-auc[equal], spent[equal]))[0]])
     places = {pair: at for at, pair in enumerate(prediction.candidates)}
 
-    def block(strategies: frozenset[str], backbones: frozenset[str]) -> list[int] | None:
-        """The cells of a product that can be run as a whole and is short enough; None of any other."""
-        pairs = [(strategy, backbone) for strategy in strategies for backbone in backbones]
+    def cells(block: _Block) -> list[int]:
+        """Empty where the product cannot be run as a whole or is too long."""
+        pairs = [(strategy, backbone) for strategy in sorted(block[0]) for backbone in sorted(block[1])]
         if len(pairs) > LONGEST or any(pair not in places for pair in pairs):
-            return None
+            return []
         found = [places[pair] for pair in pairs]
-        return found if spent[found].sum() <= budget else None
+        return found if spent[found].sum() <= budget else []
 
-    def reached(cells: Sequence[int]) -> float:
-        return float(prediction.draws[:, cells].max(axis=1).mean())
+    def reached(block: _Block) -> float:
+        return float(prediction.draws[:, cells(block)].max(axis=1).mean())
 
-    one, other = prediction.candidates[first], prediction.candidates[cheapest]
-    chosen = (frozenset({one[0]}), frozenset({one[1]}))
-    both = (frozenset({one[0], other[0]}), frozenset({one[1], other[1]}))
-    if block(*both):
-        chosen = both
-    while True:
-        now = block(*chosen) or [first]
-        wider = [(chosen[0] | {strategy}, chosen[1]) for strategy, _ in prediction.candidates]
-        wider += [(chosen[0], chosen[1] | {backbone}) for _, backbone in prediction.candidates]
-        blocks = [(found, new) for new in dict.fromkeys(wider) if new != chosen and (found := block(*new))]
-        best = max(blocks, key=lambda pair: reached(pair[0]), default=None)
-        if best is None or reached(best[0]) - reached(now) < LEAST_GAIN:
-            return Shortlist(tuple(sorted(now, key=lambda at: -auc[at])), first, cheapest)
-        chosen = best[1]
+    def grown(block: _Block) -> _Block:
+        wider = [(block[0] | {strategy}, block[1]) for strategy, _ in prediction.candidates]
+        wider += [(block[0], block[1] | {backbone}) for _, backbone in prediction.candidates]
+        found = [new for new in dict.fromkeys(wider) if new != block and cells(new)]
+        best = max(found, key=reached, default=block)
+        return grown(best) if reached(best) - reached(block) >= LEAST_GAIN else block
+
+    first = int(fits[auc[fits].argmax()])
+    one, other = prediction.candidates[first], prediction.candidates[_cheapest(fits, auc, spent)]
+    starts = [_block(one, other), _block(one), _block(other)]
+    listed = cells(max((grown(block) for block in starts if cells(block)), key=reached))
+    return Shortlist(tuple(sorted(listed, key=lambda at: (-auc[at], at))), _cheapest(np.asarray(listed), auc, spent))
+
+
+def _cheapest(among: np.ndarray, auc: np.ndarray, spent: np.ndarray) -> int:
+    """Of positions, the least cost of those practically as good as the best."""
+    equal = among[auc[among] >= auc[among].max() - ROPE]
+    return int(equal[np.lexsort((-auc[equal], spent[equal]))[0]])
+
+
+def _block(*pairs: tuple[str, str]) -> _Block:
+    return frozenset(strategy for strategy, _ in pairs), frozenset(backbone for _, backbone in pairs)
