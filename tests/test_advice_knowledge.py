@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import huggingface_hub
 import pandas as pd
 import pytest
 
+from bench.advice import available as available_here
 from bench.advice.available import available
 from bench.advice.costs import parse_budget, relative
 from bench.advice.knowledge import read
@@ -91,6 +93,18 @@ def test_backbones_are_what_run_json_says_where_their_weights_are_here(tmp_path:
         "bundled:mobilenet is left out: the reference does not say which network and file it is (no run.json)",
         "bundled:resnet is left out: bundled:resnet holds other weights than the reference was made with",
     ]
+
+
+def test_nothing_is_downloaded_to_see_what_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("asked the hub")
+
+    monkeypatch.setattr(available_here, "resolve", refuse)
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: None)
+    hub = {"backbone": "resnet18.a1_in1k", "weights": "hub"}
+    found, notes = available(read([reference(tmp_path / "r", lambda one: one | hub)]))
+    assert found == []
+    assert notes == ["resnet18.a1_in1k is left out: its weights are not on this machine (medtransfer fetch gets them)"]
 
 
 def test_the_protocol_is_what_run_json_says_as_far_as_a_matrix_could(tmp_path: Path) -> None:
