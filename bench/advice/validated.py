@@ -155,7 +155,7 @@ def _verdict(its_name: str, rival: str, mean: float, half: float) -> str:
         return f"{its_name} is better than {rival}: {difference} AUC."
     if mean + half < 0:
         return f"{its_name} is WORSE than {rival}: {difference} AUC."
-    within = ", and practically as good" if abs(mean) + half <= ROPE else ""
+    within = ", but practically as good" if abs(mean) + half <= ROPE else ""
     return f"{its_name} is NOT SHOWN to be better than {rival}{within}: {difference} AUC."
 
 
