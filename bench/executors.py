@@ -127,8 +127,7 @@ def _here(plan: Plan, todo: list[Cell], where: torch.device, watch: Watch, debug
     def about(cell: Cell) -> Notify:
         return lambda text, share: watch(cell, text, share)
 
-    if plan.matrix.deterministic:
-        device.make_deterministic(where)
+    device.set_up(where, plan.matrix.deterministic)
     session = Session(where, plan.matrix.results, debug=debug)
     for cell in todo:
         session.notify = about(cell)

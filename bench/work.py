@@ -40,8 +40,7 @@ class Workbench:
         os.chdir(setup.folder)
         torch.set_num_threads(setup.threads)
         where = torch.device(setup.place.device)
-        if setup.deterministic:
-            device.make_deterministic(where)
+        device.set_up(where, setup.deterministic)
         if setup.place.share < 1:
             torch.cuda.set_per_process_memory_fraction(setup.place.share, where)
         self.session = Session(where, setup.results, debug=setup.debug)
