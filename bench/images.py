@@ -85,7 +85,7 @@ def to_device(split: Split, key: str, device: torch.device, room: float = 0.5) -
     on_device = torch.from_numpy(np.array(labels, dtype=np.int64 if labels.ndim == 1 else np.float32)).to(device)
     ids = np.array(split.ids)
     ids.flags.writeable = False
-    if split.images.nbytes > room * _free_bytes(device):
+    if split.images.nbytes > room * free_bytes(device):
         return Images(split.images, on_device, ids, key)
     pixels = torch.from_numpy(np.array(_channels_first(split.images), dtype=np.uint8, order="C")).to(device)
     return Images(pixels, on_device, ids, key)
@@ -98,9 +98,25 @@ def resize(images: Tensor, size: int, rule: str) -> Tensor:
     return tvf.resize(images, [size, size], interpolation=RESIZE[rule], antialias=rule == "bilinear")
 
 
+def at_size(images: Images, size: int, rule: str, room: float = 0.25) -> Images:
+    """The images resized once, rather than each time that they are shown, under a key of their own. They stay as they
+    are where they have that size, are a memory map, or would take more than `room` of the free device memory."""
+    pixels = images.pixels
+    if not isinstance(pixels, Tensor) or pixels.shape[-2:] == (size, size):
+        return images
+    if len(images) * pixels.shape[1] * size**2 > room * free_bytes(images.device):
+        return images
+    resized = torch.cat([resize(part, size, rule) for part in pixels.split(256)])
+    return replace(images, pixels=resized, key=f"{images.key}/{size} px {rule}")
+
+
 def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """float [N, 1 or 3, H, W] in 0..1 -> three channels, mean and std of the backbone's own [3]."""
-    return (images.expand(-1, 3, -1, -1) - mean[:, None, None]) / std[:, None, None]
+    """float [N, 1 or 3, H, W] in 0..1 -> three channels, channels-last; mean and std are the backbone's own [3]."""
+    count, _, height, width = images.shape
+    last = images.permute(0, 2, 3, 1).expand(-1, -1, -1, 3).clone(memory_format=torch.contiguous_format)
+    # As rows of all three channels: an operation on 3 numbers at a time costs twice as much.
+    last.view(count, height, 3 * width).sub_(mean.repeat(width)).div_(std.repeat(width))
+    return last.permute(0, 3, 1, 2)
 
 
 def predict(predictor: Predictor, images: Images, batch_size: int = 256) -> Tensor:
@@ -135,7 +151,7 @@ def _channels_first(images: np.ndarray) -> np.ndarray:
     return images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
 
 
-def _free_bytes(device: torch.device) -> float:
+def free_bytes(device: torch.device) -> float:
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[0])
     return float(psutil.virtual_memory().available)

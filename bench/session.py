@@ -14,7 +14,7 @@ import torch
 from bench import registry
 from bench.contract import Dataset, Split, Task
 from bench.errors import DataError
-from bench.images import Images, to_device
+from bench.images import Images, at_size, to_device
 from bench.lent import Lent, lend
 from bench.natural_reference import open_natural
 from bench.plan import Cell
@@ -48,7 +48,7 @@ class Session:
 
 def load(cell: Cell, session: Session) -> tuple[Dataset, Task]:
     """The cell's task; the images of the last one are kept, since neighbouring cells share them."""
-    images = (cell.dataset, cell.data_root, cell.hashes["data_hash"], cell.size)
+    images = (cell.dataset, cell.data_root, cell.hashes["data_hash"], cell.size, cell.protocol.resize)
     key = (images, cell.amount, cell.split_seed)
     if images in session.unreadable:
         raise session.unreadable[images]
@@ -56,7 +56,7 @@ def load(cell: Cell, session: Session) -> tuple[Dataset, Task]:
     if session.loaded is None or session.loaded[0] != key:
         session.loaded = None
         # Features of another dataset will not be asked for again; frozen networks may be.
-        for old in [k for k in session.memory if isinstance(k, tuple) and k[0] == "features"]:
+        for old in [k for k in session.memory if isinstance(k, tuple) and k[0] in ("features", "activations")]:
             del session.memory[old]
         session.memory.pop("embedded", None)
         dataset = registry.open_dataset(cell.dataset, cell.data_root, cell.split_seed, cell.source_size, cell.workspace)
@@ -68,7 +68,8 @@ def load(cell: Cell, session: Session) -> tuple[Dataset, Task]:
             raise
         chosen = training_subset(splits["train"].labels, cell.amount.fraction, cell.amount.per_class, cell.split_seed)
         train, val = (to_device(split, f"{content}/{name}", session.device) for name, split in splits.items())
-        task = Task(dataset.info, cell.size, train.take(chosen), val)
+        train, val = (at_size(split, cell.size, cell.protocol.resize) for split in (train.take(chosen), val))
+        task = Task(dataset.info, cell.size, train, val)
         session.loaded = (key, dataset, task)
         session.borrowed = [lend(None, images.tensors) for images in (task.train, task.val)]
     dataset, task = session.loaded[1:]
@@ -93,7 +94,8 @@ def _second(cell: Cell, dataset: Dataset, session: Session) -> Images | None:
     """The images of the cell's second domain, without labels; None where it has none."""
     if dataset.target is None and not cell.natural:
         return None
-    key = ("second", cell.natural or (cell.dataset, cell.hashes["data_hash"]), cell.size)
+    rule = cell.protocol.resize
+    key = ("second", cell.natural or (cell.dataset, cell.hashes["data_hash"]), cell.size, rule)
     if key not in session.memory:
         for old in [k for k in session.memory if isinstance(k, tuple) and k[0] == "second"]:
             del session.memory[old]  # one at a time, as of the tasks themselves
@@ -103,6 +105,6 @@ def _second(cell: Cell, dataset: Dataset, session: Session) -> Images | None:
             natural = open_natural(cell.natural, cell.data_root, cell.workspace)
             split, content = natural.load("train", cell.size), f"{cell.hashes['second_hash']}/train"
         unknown = Split(split.images, np.zeros(len(split), dtype=np.int64), split.ids)
-        images = to_device(unknown, content, session.device)
+        images = at_size(to_device(unknown, content, session.device), cell.size, rule)
         session.memory[key] = lend(images, images.tensors)
     return cast(Lent[Images], session.memory[key]).value

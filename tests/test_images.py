@@ -64,6 +64,35 @@ def test_a_subset_has_a_key_of_its_own_and_the_whole_keeps_its_key() -> None:
     assert len({there.key, there.take(np.arange(3)).key, there.take(np.arange(1, 4)).key}) == 3
 
 
+def test_images_resized_once_give_the_batches_that_they_gave_resized_each_time() -> None:
+    there = images.to_device(split(), "k", torch.device("cpu"))
+    once = images.at_size(there, 40, "bilinear")
+    assert isinstance(once.pixels, torch.Tensor)
+    assert torch.equal(once.pixels, images.resize(there.pixels, 40, "bilinear"))
+    assert torch.equal(once.labels, there.labels)
+    keys = {there.key, once.key, images.at_size(there, 40, "nearest").key, images.at_size(there, 20, "bilinear").key}
+    assert len(keys) == 4
+    assert images.at_size(there, 28, "bilinear") is there
+
+
+def test_images_that_would_not_fit_enlarged_or_are_mapped_stay_as_they_are(tmp_path: Path) -> None:
+    there = images.to_device(split(), "k", torch.device("cpu"))
+    assert images.at_size(there, 40, "bilinear", room=0.0) is there
+    mapped = images.to_device(split(tmp_path / "pixels.npy"), "k", torch.device("cpu"), room=0.0)
+    assert images.at_size(mapped, 40, "bilinear") is mapped
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_normalising_leaves_what_it_is_given_as_it_was(layout: torch.memory_format) -> None:
+    given = torch.rand(2, 3, 4, 5).contiguous(memory_format=layout)
+    before = given.clone()
+    mean, std = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.5, 0.6, 0.7])
+    ours = images.normalise(given, mean, std)
+    assert torch.equal(given, before)
+    assert torch.equal(ours, (given - mean[:, None, None]) / std[:, None, None])
+    assert ours.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_gray_images_are_given_three_channels_and_normalised() -> None:
     mean, std = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.5, 0.6, 0.7])
     gray = torch.rand(2, 1, 4, 4)
