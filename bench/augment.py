@@ -67,6 +67,16 @@ def warp(images: Tensor, matrix: Tensor) -> Tensor:
     return functional.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
+def shifted(images: Tensor, down: Tensor, right: Tensor, fill: Tensor) -> Tensor:
+    """Each image taken from `down` and `right` of where it stands, int64 [N] pixels; what is taken from outside it is
+    `fill` [N, C, 1, 1]. One index into the view of all windows of the padded images."""
+    side, pad = images.shape[-1], int(torch.stack([down, right]).abs().max())
+    padded = fill.repeat(1, 1, side + 2 * pad, side + 2 * pad)
+    padded[..., pad : pad + side, pad : pad + side] = images
+    windows = padded.unfold(2, side, 1).unfold(3, side, 1)
+    return windows[torch.arange(len(images), device=images.device), :, pad + down, pad + right]
+
+
 def edge(images: Tensor) -> Tensor:
     """[N, C, 1, 1]: the median of each image's outermost pixels, such as the black around a fundus."""
     sides = (images[..., 0, :], images[..., -1, :], images[..., 0], images[..., -1])

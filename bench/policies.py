@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from bench.augment import blend, blur, edge, gray, light, rotation, stain, turn_hue, uniform, warp
+from bench.augment import blend, blur, edge, gray, light, rotation, shifted, stain, turn_hue, uniform, warp
 from bench.errors import UsageError, nearest
 from bench.rules import Rule, checked
 
@@ -30,7 +30,7 @@ class Policy:
     zoom: float = 0.0
     """Larger or smaller by a factor of up to 1 + zoom."""
     shift: float = 0.0
-    """Share of the side, in both directions."""
+    """Share of the side, in both directions; whole pixels where nothing is rotated or zoomed."""
     stain: float = 0.0
     """Amount of haematoxylin, eosin and DAB: times 1 ± stain, and ± stain of optical density (Tellez et al. 2018)."""
     brightness: float = 0.0
@@ -134,13 +134,21 @@ def augmented(images: Tensor, policy: Policy, generator: torch.Generator, alike:
 
     colour = images.shape[1] == 3
     if any((*(getattr(policy, name) for name in SHARES), policy.rotate, policy.zoom, policy.shift)):
-        turns = (between(0, 1) < policy.quarter_turn) * between(1, 4).floor()
-        mirrors = [1 - 2 * (between(0, 1) < share).float() for share in (policy.horizontal_flip, policy.vertical_flip)]
-        scale = torch.cat(mirrors, dim=1).view(-1, 1, 2) * spread(math.log1p(policy.zoom)).exp().view(-1, 1, 1)
+        quarters = (between(0, 1) < policy.quarter_turn) * between(1, 4).floor()
+        mirrored = [between(0, 1) < share for share in (policy.horizontal_flip, policy.vertical_flip)]
+        zoom = spread(math.log1p(policy.zoom)).exp().view(-1, 1, 1)
         moved = torch.cat([spread(2 * policy.shift), spread(2 * policy.shift)], dim=1).view(-1, 2, 1)
-        around = edge(images)
-        matrix = torch.cat([rotation(90 * turns + spread(policy.rotate)) * scale, moved], dim=2)
-        images = warp(images - around, matrix) + around
+        degrees = spread(policy.rotate)
+        if policy.rotate or policy.zoom:
+            scale = torch.cat([1 - 2 * mirror.float() for mirror in mirrored], dim=1).view(-1, 1, 2) * zoom
+            matrix = torch.cat([rotation(90 * quarters + degrees) * scale, moved], dim=2)
+            around = edge(images)
+            images = warp(images - around, matrix) + around
+        else:  # nothing is interpolated, at a third of the time
+            if policy.shift:
+                right, down = (moved.flatten(1) * images.shape[-1] / 2).round().long().unbind(1)
+                images = shifted(images, down, right, edge(images))
+            images = _turned(images, policy, quarters, *mirrored)
     if policy.stain and colour:
         factor, plus = (torch.cat([spread(policy.stain) for _ in range(3)], dim=1) for _ in range(2))
         images = stain(images, 1 + factor, plus)
@@ -164,6 +172,20 @@ def augmented(images: Tensor, policy: Policy, generator: torch.Generator, alike:
     if policy.noise:
         images = images + noise(policy.noise)
     return images.clamp(0, 1)
+
+
+def _turned(images: Tensor, policy: Policy, quarters: Tensor, across: Tensor, down: Tensor) -> Tensor:
+    """Square images flipped (bool [N, 1, 1, 1], left to right and upside down), then turned counter-clockwise by
+    `quarters` [N, 1, 1, 1]; what the policy never does is not gone through."""
+    if policy.quarter_turn:  # a transposition and a flip; half a turn is both flips
+        odd, half = quarters % 2 == 1, quarters >= 2
+        images = torch.where(odd, images.transpose(2, 3), images)
+        across, down = across ^ half, down ^ half ^ odd
+    if policy.horizontal_flip or policy.quarter_turn:
+        images = torch.where(across, images.flip(3), images)
+    if policy.vertical_flip or policy.quarter_turn:
+        images = torch.where(down, images.flip(2), images)
+    return images
 
 
 def _rule(name: str) -> Rule:

@@ -24,8 +24,8 @@ class AugmentDomain(FineTune):
 
     Paper: Di Salvo et al. 2024, "MedMNIST-C" (corruptions of a modality as augmentation); for histology Tellez et al.
     2018 (stain jitter). Differs in that each image gets all transforms of its policy, each at a strength of its own
-    from nothing up, rather than one corruption of five severities, and in the geometric transforms. Cost: as full
-    fine-tuning; the transforms run on the device."""
+    from nothing up, rather than one corruption of five severities, and in the geometric transforms (flips, right angles
+    and shifts alone interpolate nothing). Cost: as full fine-tuning; the transforms run on the device."""
 
     name = "augment_domain"
     family = "augmentation"

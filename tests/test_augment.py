@@ -110,6 +110,26 @@ def test_a_warp_is_torchvisions_with_an_angle_a_size_and_a_shift_for_each_image(
         assert torch.allclose(got, wanted, atol=1e-4)
 
 
+@pytest.mark.parametrize("side", [7, 8])
+def test_right_angles_and_flips_are_those_of_a_warp_but_to_the_bit(side: int) -> None:
+    images = torch.rand(64, 3, side, side)
+    exact = augmented(images, ROUND, seeded(0))
+    warped = augmented(images, replace(ROUND, rotate=1e-4), seeded(0))  # draws the same, and interpolates
+    assert torch.allclose(exact, warped, atol=1e-3)
+    found = torch.stack(orientations(images)).eq(exact).all(dim=(2, 3, 4))
+    assert found.any(0).all()
+    assert found.any(1).all()
+
+
+def test_a_shift_alone_is_by_whole_pixels_and_uncovers_the_colour_of_the_edge() -> None:
+    image = 0.2 + 0.6 * torch.rand(1, 1, 16, 16)
+    image[..., 0, :] = image[..., -1, :] = image[..., 0] = image[..., -1] = 0.1
+    moved = augmented(image.expand(2000, 1, 16, 16), Policy(shift=1 / 8), seeded(0))
+    around = torch.nn.functional.pad(image, [2] * 4, value=0.1)
+    windows = {around[0, :, y : y + 16, x : x + 16].numpy().tobytes() for y in range(5) for x in range(5)}
+    assert {one.numpy().tobytes() for one in moved} == windows
+
+
 def test_hue_turns_by_the_angle_and_nothing_else_does() -> None:
     images, degrees = 0.3 + 0.4 * torch.rand(4, 3, 8, 8), column(0, 4, -30, 120)
     turned = turn_hue(images, degrees)
