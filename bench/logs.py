@@ -14,6 +14,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ recent: deque[str] = deque(maxlen=20)
 """The last events of this process, for a crash report."""
 
 
+@lru_cache(maxsize=64)
 def path_of(results: Path, fingerprint: str) -> Path:
     return results / "logs" / f"{fingerprint}.jsonl"
 
@@ -35,7 +37,7 @@ def add(results: Path, fingerprint: str, event: str, **facts: Any) -> None:
     line = json.dumps({"utc": provenance.utc(), "event": event, **told})
     recent.append(f"{fingerprint} {line}")
     path = path_of(results, fingerprint)
-    with store.storing(path), open(path, "ab") as file:
+    with store.storing(path), open(path, "ab", buffering=0) as file:
         file.write(line.encode() + b"\n")  # in one write: a kill between two would tear the line
 
 

@@ -130,7 +130,8 @@ def storing(path: Path) -> Iterator[None]:
     """Around writing to a file of a results folder, whose own folder is made if need be. Raises StorageError where the
     disk is full, the folder read-only, or the like."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.parent.is_dir():
+            path.parent.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
         raise StorageError(

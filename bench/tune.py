@@ -144,7 +144,6 @@ def _try(
         curve.append(_known(auc))
         losses.append(loss)
         run.report(epoch, auc, loss)
-        asked.report(_objective(auc, loss), epoch)
         if run.protocol.prune and not task.shift and hopeless(epoch, auc):
             raise optuna.TrialPruned
 
@@ -243,6 +242,8 @@ def _tell(study: optuna.Study, asked: optuna.Trial, trial: Trial) -> None:
     if trial.state == "complete":
         study.tell(asked, _objective(trial.val_auc, trial.val_loss))
     else:
+        if trial.curve:  # the sampler ranks pruned trials by their last epoch; it never looks at the others
+            asked.report(_objective(trial.curve[-1], trial.losses[-1]), len(trial.curve) - 1)
         states = {"pruned": optuna.trial.TrialState.PRUNED, "diverged": optuna.trial.TrialState.FAIL}
         study.tell(asked, state=states[trial.state])
 
@@ -253,8 +254,6 @@ def _replay(study: optuna.Study, strategy: Strategy, settings: Mapping[str, Any]
         warnings.simplefilter("error")  # a stored value outside the range would silently be drawn anew
         asked = study.ask()
         _space(strategy, settings, asked)
-    for epoch, (auc, loss) in enumerate(zip(trial.curve, trial.losses, strict=True)):
-        asked.report(_objective(auc, loss), epoch)
     _tell(study, asked, trial)
 
 
