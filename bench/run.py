@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bench.backbones import build_features, normalisation, width_of
 from bench.contract import Backbone, Hparams, Protocol
 from bench.errors import Spoiled
+from bench.feature_store import stored_features
 from bench.images import Images, normalise, resize
 from bench.lent import Lent, lend
 from bench.network import Network
@@ -87,8 +88,7 @@ class Run:
 
     def normalised(self, images: Tensor) -> Tensor:
         """float32 in 0..1 [N, 1 or 3, S, S] -> three channels, normalised as the backbone was trained."""
-        mean, std = self._normalisation()
-        return normalise(images, mean, std).contiguous(memory_format=torch.channels_last)
+        return normalise(images, *self._normalisation())
 
     def prepare(self, images: Tensor) -> Tensor:
         """Raw uint8 images -> what a network takes."""
@@ -117,7 +117,7 @@ class Run:
         if key not in self.memory:
             net = build_features(self.backbone, seed=0).to(self.device).to(memory_format=torch.channels_last)
             self.memory[key] = lend(net.eval().requires_grad_(False), [*net.parameters(), *net.buffers()])
-        return self._unspoiled(key, "the shared backbone")  # type: ignore[return-value]
+        return self.unspoiled(key, "the shared backbone")  # type: ignore[return-value]
 
     def embed(self, images: Tensor, maxima: bool = False) -> Tensor:
         """Raw uint8 [N, C, H, W] -> frozen features float32 [N, D]. With `maxima` not the network's own pooled features
@@ -135,15 +135,19 @@ class Run:
 
     def features(self, images: Images, maxima: bool = False) -> Tensor:
         """Frozen features float32 [N, D] of a split, as `embed` gives them: computed once, shared by strategies, trials
-        and seeds."""
+        and seeds, and by later runs."""
         key = ("features", self.backbone, self.size, self.protocol.resize, images.key, maxima)
         if key not in self.memory:
-            parts = [self.embed(pixels, maxima) for pixels, _ in images.batches(FEATURE_BATCH)]
-            features = torch.cat(parts).clone()
-            self.memory[key] = lend(features, [features])
-        return self._unspoiled(key, "the shared features")  # type: ignore[return-value]
 
-    def _unspoiled(self, key: object, what: str) -> object:
+            def computed() -> Tensor:
+                return torch.cat([self.embed(pixels, maxima) for pixels, _ in images.batches(FEATURE_BATCH)])
+
+            facts = (self.size, self.protocol.resize, self.precision, FEATURE_BATCH, maxima)
+            features = stored_features(self.backbone, images, facts, computed)
+            self.memory[key] = lend(features, [features])
+        return self.unspoiled(key, "the shared features")  # type: ignore[return-value]
+
+    def unspoiled(self, key: object, what: str) -> object:
         """What is kept under the key, for fits that must not change it. Raises Spoiled where one has."""
         kept = self.memory[key]
         assert isinstance(kept, Lent)
