@@ -44,6 +44,9 @@ def versions(tensors: Iterable[Tensor]) -> tuple[int, ...]:
 
 def _sum(tensor: Tensor) -> int:
     """Of the bits, as whole numbers that overflow: as fast as memory is."""
-    flat = tensor.detach().reshape(-1).view(uint8)
+    kept = tensor.detach()
+    if kept.dim() == 4 and not kept.is_contiguous():
+        kept = kept.permute(0, 2, 3, 1)  # channels-last, which would be copied to be laid flat
+    flat = kept.reshape(-1).view(uint8)
     whole = len(flat) // 8 * 8
     return int(flat[:whole].view(int64).sum()) + int(flat[whole:].sum())

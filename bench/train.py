@@ -16,6 +16,7 @@ from bench.metrics import auc, probabilities
 from bench.network import Network
 from bench.parts import backward
 from bench.prediction import for_labelled
+from bench.prefix import Activations, activations, skipping
 from bench.run import Run
 
 if TYPE_CHECKING:
@@ -40,15 +41,20 @@ def train(net: Network, strategy: FineTune, task: Task, hparams: Hparams, run: R
     best_epoch = step = trained = 0
     parts = 1  # of a batch that does not fit in memory as a whole
 
+    cached: Activations | None = None  # of the stages that are frozen
+
     def loss_of(images: Tensor, labels: Tensor) -> Tensor:
-        with run.autocast():
-            return strategy.loss(net, run.normalised(images), labels, task, hparams, run)
+        with run.autocast(), skipping(cached.skipped if cached else ()):
+            inputs = images if cached else run.normalised(images)
+            return strategy.loss(net, inputs, labels, task, hparams, run)
 
     for epoch in range(protocol.epochs):
         groups = strategy.param_groups(net, task, hparams, run, epoch)
-        optimizer = make_optimizer(net, groups, protocol, optimizer)
+        previous, optimizer = optimizer, make_optimizer(net, groups, protocol, optimizer)
         trained = max(trained, sum(p.numel() for p in net.parameters() if p.requires_grad))
         strategy.modes(net)
+        if optimizer is not previous:
+            cached = activations(net, strategy, task, run)
         total = torch.zeros((), device=run.device)
         # Equal shares rather than a short last batch: BatchNorm needs more than one image.
         for index in torch.randperm(len(task.train), generator=shuffle).tensor_split(steps_an_epoch):
@@ -56,7 +62,10 @@ def train(net: Network, strategy: FineTune, task: Task, hparams: Hparams, run: R
             for group, wanted in zip(optimizer.param_groups, groups, strict=True):
                 group["lr"] = rate * wanted.scale
             pixels, labels = task.train.batch(index.to(run.device))
-            images, labels = strategy.augment(run.resized(pixels), labels, task, hparams, draws)
+            if cached:
+                images = cached.batch(index.to(run.device))
+            else:
+                images, labels = strategy.augment(run.resized(pixels), labels, task, hparams, draws)
             loss, parts = backward(loss_of, images, labels, optimizer, parts)
             if parts > 1:
                 run.meter.micro_batch = math.ceil(protocol.batch_size / parts)
