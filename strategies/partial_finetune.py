@@ -17,7 +17,7 @@ class PartialFinetune(FineTune):
     Paper: Yosinski et al. 2014, "How transferable are features in deep neural networks?". Differs in that the number
     of frozen stages is tuned rather than swept, that it counts stages and not layers, and in the lower learning rate of
     the backbone. At least the last stage always trains: a network cut to so few stages that none would be left keeps
-    fewer frozen. Cost: forward through the whole network for every image seen, backward through what trains."""
+    fewer frozen. Cost: forward through the frozen stages once an image, forward and backward through what trains."""
 
     name = "partial_finetune"
     family = "partial freezing"
