@@ -87,7 +87,7 @@ def phantom_task(kind: str, size: int = SIZE, images: int = IMAGES) -> Task:
 
 def new_run(seed: int = 3, backbone: Backbone = BACKBONE, protocol: Protocol = PROTOCOL, size: int = SIZE) -> Run:
     """A run on the CPU that reports to nobody."""
-    return Run(backbone, protocol, seed, size, torch.device("cpu"), "fp32")
+    return Run(backbone, protocol, seed, size, torch.device("cpu"))
 
 
 def examine(strategy: Strategy, task: Task, backbone: Backbone = BACKBONE) -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""The device a run uses, the precision that pays on it, and what it has used up."""
+"""The device a run uses, what it can compute in, and what it has used up."""
 
 from __future__ import annotations
 
@@ -32,11 +32,14 @@ def pick(name: str) -> torch.device:
     return device
 
 
-def precision(device: torch.device) -> str:
-    """ "bf16" where the device computes in it, else "fp32" (on a CPU without AMX, bf16 is emulated and slower)."""
-    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
-        return "bf16"
-    return "fp32"
+def precisions(device: torch.device) -> list[str]:
+    """ "bf16" and "fp32", what the device is made for at first; where bf16 is only emulated, "fp32" alone."""
+    if device.type == "cuda":
+        return ["bf16", "fp32"] if torch.cuda.is_bf16_supported(including_emulation=False) else ["fp32"]
+    abilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    if abilities.get("amx_bf16"):
+        return ["bf16", "fp32"]
+    return ["fp32", "bf16"] if abilities.get("avx512_bf16") else ["fp32"]
 
 
 def set_up(device: torch.device, deterministic: bool) -> None:

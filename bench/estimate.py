@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch.nn import functional
 
-from bench import device, registry, store
+from bench import computing, device, registry, store
 from bench.contract import Backbone, Dataset, Protocol
 from bench.errors import DataError, MedtransferError, brief
 from bench.plan import Cell, Plan
@@ -127,10 +127,10 @@ def _amount(images: int, cell: Cell) -> int:
 
 def calibrate(backbone: Backbone, size: int, protocol: Protocol, where: torch.device) -> float:
     """Seconds an image of forward and backward: the faster of two steps after a warm-up, on noise."""
-    run = Run(replace(backbone, weights="random"), protocol, 0, size, where, device.precision(where))
+    run = Run(replace(backbone, weights="random"), protocol, 0, size, where, computing.chosen(backbone, size, where))
     net = run.network(outputs=2, pretrained=False).train()
     images = torch.rand(CALIBRATION_BATCH, 3, size, size, device=where)
-    images = images.contiguous(memory_format=torch.channels_last)
+    images = images.contiguous(memory_format=run.computing.layout)
     labels = torch.zeros(CALIBRATION_BATCH, dtype=torch.int64, device=where)
     times = []
     for _ in range(3):

@@ -40,8 +40,7 @@ class Activations:
 
     def batch(self, index: Tensor) -> Tensor:
         """Those of the images at `index` (int64 [B]): a copy."""
-        chosen = self.maps[index]
-        return chosen.contiguous(memory_format=torch.channels_last) if chosen.dim() == 4 else chosen
+        return self.maps[index]
 
 
 def activations(net: Network, strategy: FineTune, task: Task, run: Run) -> Activations | None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.backbones import build_features, normalisation, width_of
+from bench.computing import USUAL, Computing
 from bench.contract import Backbone, Hparams, Protocol
 from bench.errors import Spoiled
 from bench.feature_store import stored_features
@@ -54,8 +55,7 @@ class Run:
     seed: int
     size: int
     device: torch.device
-    precision: str
-    """"fp32" or "bf16" (autocast)."""
+    computing: Computing = USUAL
     trials: tuple[Hparams, ...] = ()
     """Of a final fit: the hyperparameters of the cell's complete trials, best on val first. Empty while tuning, and
     where nothing was tuned."""
@@ -68,7 +68,7 @@ class Run:
         """A private, trainable copy of the backbone with a fresh linear head, both on the device."""
         features = build_features(self.backbone, self.seed, pretrained)
         net = Network(features, width_of(self.backbone), outputs, self.seed)
-        return net.to(self.device).to(memory_format=torch.channels_last)
+        return net.to(self.device).to(memory_format=self.computing.layout)
 
     def fresh(self, seed: int, report: Report | None = None) -> Run:
         """The same run for another fit: its own seed and meter."""
@@ -88,7 +88,7 @@ class Run:
 
     def normalised(self, images: Tensor) -> Tensor:
         """float32 in 0..1 [N, 1 or 3, S, S] -> three channels, normalised as the backbone was trained."""
-        return normalise(images, *self._normalisation())
+        return normalise(images, *self._normalisation(), self.computing.layout)
 
     def prepare(self, images: Tensor) -> Tensor:
         """Raw uint8 images -> what a network takes."""
@@ -108,14 +108,14 @@ class Run:
         return Prediction(predict, embed if isinstance(net, Network) else None)
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        return self.computing.autocast(self.device)
 
     def frozen(self) -> nn.Module:
         """The backbone as pretrained (random weights: as seed 0 draws them), shared, in eval mode and without
         gradients. Not to be changed."""
-        key = ("frozen", self.backbone)
+        key = ("frozen", self.backbone, self.computing)
         if key not in self.memory:
-            net = build_features(self.backbone, seed=0).to(self.device).to(memory_format=torch.channels_last)
+            net = build_features(self.backbone, seed=0).to(self.device).to(memory_format=self.computing.layout)
             self.memory[key] = lend(net.eval().requires_grad_(False), [*net.parameters(), *net.buffers()])
         return self.unspoiled(key, "the shared backbone")  # type: ignore[return-value]
 
@@ -142,7 +142,7 @@ class Run:
             def computed() -> Tensor:
                 return torch.cat([self.embed(pixels, maxima) for pixels, _ in images.batches(FEATURE_BATCH)])
 
-            facts = (self.size, self.protocol.resize, self.precision, FEATURE_BATCH, maxima)
+            facts = (self.size, self.protocol.resize, self.computing, FEATURE_BATCH, maxima)
             features = stored_features(self.backbone, images, facts, computed)
             self.memory[key] = lend(features, [features])
         return self.unspoiled(key, "the shared features")  # type: ignore[return-value]

@@ -6,13 +6,13 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from bench import device, evaluate, examples, logs, provenance, registry, store
+from bench import computing, device, evaluate, examples, logs, provenance, registry, store
 from bench.backbones import build_features, count_flops
 from bench.best import margin_of
 from bench.contract import Dataset, Hparams, Predictor, Strategy, Task
@@ -44,21 +44,25 @@ def fit_cell(cell: Cell, seeds: Sequence[int], session: Session, started: str) -
         seed=0,
         size=cell.size,
         device=session.device,
-        precision=device.precision(session.device),
+        computing=computing.chosen(cell.backbone, cell.size, session.device),
         memory=session.memory,
     )
     judge = _judge(dataset, task, cell, session) if task.shift and cell.protocol.trials > 1 else None
     hparams, trials, tuning = _tuned(cell, strategy, task, run, session, len(seeds), judge)
     run = replace(run, trials=trials)
     examples.record(session.results, cell.dataset, strategy, task, defaults(strategy, cell.settings), run)
-    shared: dict[str, Any] = tuning | {
-        "hparams": json.dumps(hparams),
-        "lr": hparams.get("lr"),
-        "flops_per_image": _flops(run),
-        "n_train": len(task.train),
-        "n_val": len(task.val),
-        "notes": "; ".join(cell.notes + notes_on(task)),
-    }
+    shared: dict[str, Any] = (
+        tuning
+        | asdict(run.computing)
+        | {
+            "hparams": json.dumps(hparams),
+            "lr": hparams.get("lr"),
+            "flops_per_image": _flops(run),
+            "n_train": len(task.train),
+            "n_val": len(task.val),
+            "notes": "; ".join(cell.notes + notes_on(task)),
+        }
+    )
     on_source = None
     if dataset.source is not None:
         on_source = evaluate.test_auc(dataset.source, cell.size, f"{cell.hashes['data_hash']}/source", session.device)

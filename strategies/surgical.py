@@ -19,8 +19,7 @@ class Surgical(ProbedFineTune):
     along. Blocks are stages, the stem goes with the first, and in a network of fewer stages a higher number means the
     last. Differs in the upper end of the learning rates (1e-2 for 1e-1, too high for AdamW), and in that all else is in
     eval mode. Their option of the head alone is linear_probe. Cost: one pass over the images for the probe's features;
-    then forward through the whole network (from the block, once what comes before it is known, where the block is the
-    last) and backward down to the block."""
+    one more up to the block; then forward from the block on and backward down to it."""
 
     name = "surgical"
     family = "partial freezing"

@@ -17,6 +17,7 @@ from torch import Tensor
 from bench import registry
 from bench.adaptation import Adaptation, next_second, second_images
 from bench.check import new_run, phantom_task
+from bench.computing import Computing
 from bench.contract import Protocol, Task
 from bench.finetune import task_loss
 from bench.images import Images
@@ -183,7 +184,7 @@ def test_the_loss_is_the_tasks_plus_the_trade_off_times_the_gap(name: str, kind:
 @pytest.mark.parametrize("name", [*NAMES, "dann", "cdan"])
 def test_gaps_are_computed_in_float32_under_autocast(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     task, found = task_of(), strategy(name)
-    run = replace(new_run(), precision="bf16")
+    run = replace(new_run(), computing=Computing("bf16"))
     net = found.build(task, found.defaults(), run)
     images, labels = batch(task, run)
     seen = []

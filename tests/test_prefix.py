@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,12 +11,13 @@ from torch import Tensor
 
 from bench import prefix, registry, train
 from bench.check import new_run, phantom_task
+from bench.computing import Computing
 from bench.contract import Backbone, Hparams, Protocol, Task
 from bench.errors import Spoiled
 from bench.finetune import FineTune, Group
 from bench.images import predict
 from bench.network import Network
-from bench.run import Run, seeded
+from bench.run import Meter, Run, seeded
 
 TASK = phantom_task("multi-class", size=32, images=30)
 PROTOCOL = Protocol(epochs=2, trials=1, batch_size=12)
@@ -38,22 +40,26 @@ def kept(run: Run) -> dict[str, tuple[int, ...]]:
     return {key[-1]: tuple(maps.shape) for key, maps in found if maps is not None}
 
 
-FITS = [(backbone, "partial_finetune", {"frozen_stages": 2}) for backbone in BUNDLED + DRAWN]
-FITS += [(backbone, "surgical", {"block": 4}) for backbone in BUNDLED]
-FITS += [(BUNDLED[0], "gradual_unfreeze", {})]
+WAYS = [(backbone, "partial_finetune", {"frozen_stages": 2}) for backbone in BUNDLED + DRAWN]
+WAYS += [(backbone, "surgical", {"block": 4}) for backbone in BUNDLED]
+WAYS += [(BUNDLED[0], "gradual_unfreeze", {})]
+FITS = [(*fit, "channels_last") for fit in WAYS] + [(*WAYS[0], "contiguous")]
 
 
-@pytest.mark.parametrize(("backbone", "name", "hparams"), FITS, ids=lambda value: getattr(value, "label", None))
+@pytest.mark.parametrize(
+    ("backbone", "name", "hparams", "layout"), FITS, ids=lambda value: getattr(value, "label", None)
+)
 def test_the_fit_is_the_same_to_the_bit(
-    backbone: Backbone, name: str, hparams: Hparams, monkeypatch: pytest.MonkeyPatch
+    backbone: Backbone, name: str, hparams: Hparams, layout: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     strategy = registry.load_strategy(name)
     assert isinstance(strategy, FineTune)
-    quick = new_run(seed=0, backbone=backbone, protocol=PROTOCOL, size=32)
+    run = new_run(seed=0, backbone=backbone, protocol=PROTOCOL, size=32)
+    quick = replace(run, computing=Computing("fp32", layout))
     curve, logits = fitted(strategy, quick, **hparams)
     assert kept(quick), "nothing was taken from the freezing point"
     monkeypatch.setattr(train, "activations", lambda *_: None)
-    plain = new_run(seed=0, backbone=backbone, protocol=PROTOCOL, size=32)
+    plain = replace(quick, meter=Meter(), memory={})
     wanted_curve, wanted = fitted(strategy, plain, **hparams)
     assert not kept(plain)
     assert curve == wanted_curve

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from bench import weights_origin
 from bench.backbones import build_features
 from bench.check import BACKBONE, PHANTOMS, examine, new_run, phantom_task, state_digest
+from bench.computing import Computing
 from bench.contract import Backbone, Protocol, Task
 from bench.errors import Diverged
 from bench.finetune import task_loss
@@ -75,7 +76,7 @@ def source(monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor]:
     ("backbone", "kind", "precision"), [(LAYERNORM, "multi-label", "bf16"), (DEPTHWISE, "ordinal", "fp32")]
 )
 def test_other_networks_work_too(name: str, backbone: Backbone, kind: str, precision: str) -> None:
-    task, run = task_of(kind), replace(new_run(backbone=backbone, protocol=FAST), precision=precision)
+    task, run = task_of(kind), replace(new_run(backbone=backbone, protocol=FAST), computing=Computing(precision))
     if name == "stoch_norm" and backbone is LAYERNORM:
         reason = strategy(name).applies(task.info, backbone)
         assert reason == "test_convnext random has no BatchNorm with moving statistics"

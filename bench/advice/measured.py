@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from bench import device
 from bench.advice.facts import Facts, imbalance
 from bench.advice.transferability import h_score, logme
 from bench.best import in_order, margin_of
+from bench.computing import chosen
 from bench.contract import Backbone, Dataset, Protocol, Split, Task
 from bench.errors import DataError
 from bench.images import to_device
@@ -54,7 +54,7 @@ def measure(
     looked = {name: _part(split, MOST[name]) for name, split in whole.items()}
     train, val = (to_device(split, name, where) for name, split in looked.items())
     task = Task(info, size, train, val)
-    runs = (Run(backbone, protocol, 0, size, where, device.precision(where)) for backbone in backbones)
+    runs = (Run(backbone, protocol, 0, size, where, chosen(backbone, size, where)) for backbone in backbones)
     scores = {run.backbone.label: _scores(task, run) for run in runs}
     if not np.isfinite([auc for auc, _, _ in scores.values()]).all():
         raise DataError(f"{info.name}: val lacks images of a class, so nothing has an AUC. Add some to val.")

@@ -22,6 +22,12 @@ NOT_MEASURED = ("on a GPU: whole-step graph, images/s, busy share, timm's traini
 
 
 @pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is there from before."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture(autouse=True)
 def _all_cores() -> None:
     torch.set_num_threads(THREADS)  # the tests' own conftest takes one
 
@@ -53,8 +59,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     for what in NOT_MEASURED:
         terminalreporter.write_line(f"| {what} | | not measured | | |")
     terminalreporter.write_line(
-        f"\n{device.describe(CPU)}; {CORES} cores, {THREADS} threads; torch {torch.__version__}; precision chosen: "
-        f"{device.precision(CPU)}; usual way: fp32, 2 loader processes"
+        f"\n{device.describe(CPU)}; {CORES} cores, {THREADS} threads; torch {torch.__version__}; computes in "
+        f"{' and '.join(device.precisions(CPU))}; usual way: fp32, contiguous, 2 loader processes"
     )
     if ROUNDS < 5:
         terminalreporter.write_line(f"MEDTRANSFER_BENCH_ROUNDS={ROUNDS}: too few to measure anything", red=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import numpy as np
 import torch
 
 from bench import registry
+from bench.cache import cache_folder
+from bench.computing import chosen
 from bench.contract import SPLITS, Backbone, Dataset, Protocol, Task
-from bench.device import precision
 from bench.images import to_device
 from bench.run import Run
 
@@ -31,6 +33,11 @@ def drawn(folder: Path, phantom: str, counts: Mapping[str, int] | None = None, s
     return folder / f"{phantom}.npz"
 
 
+def forget_features() -> None:
+    """So that they are computed anew."""
+    shutil.rmtree(cache_folder("features"))
+
+
 def opened(file: Path) -> Dataset:
     return registry.open_dataset(f"npz:{file}", file.parent)
 
@@ -43,4 +50,4 @@ def task(dataset: Dataset, size: int) -> Task:
 
 def run_of(backbone: Backbone, size: int, **protocol: object) -> Run:
     """What the harness lends to a fit on the CPU."""
-    return Run(backbone, Protocol(**protocol), 0, size, CPU, precision(CPU))  # type: ignore[arg-type]
+    return Run(backbone, Protocol(**protocol), 0, size, CPU, chosen(backbone, size, CPU))  # type: ignore[arg-type]

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict
 
+from bench import device
+
 ROUNDS = int(os.environ.get("MEDTRANSFER_BENCH_ROUNDS", "5"))
 """Pairs of times; 1 shows that the benchmarks work, and measures nothing."""
 OURS = "ours"
@@ -34,12 +36,15 @@ def in_turn(
     prepare: Work = lambda: None,
     rounds: int = ROUNDS,
     warm: bool = True,
+    usual: bool = False,
 ) -> dict[str, list[float]]:
     """Seconds of each way in each round, by name; `ours` is timed by pytest-benchmark as well. `prepare` comes before
-    every round, untimed. `warm` runs a first round that does not count."""
+    every round, untimed. `warm` runs a first round that does not count. The others are `usual` ways where they do not
+    share what the harness sets a process up with."""
     seconds: dict[str, list[float]] = {name: [] for name in (*others, OURS)}
 
     def clocked(name: str, work: Work) -> None:
+        device.keep_freed_memory(name == OURS or not usual)
         started = time.perf_counter()
         work()
         seconds[name].append(time.perf_counter() - started)

@@ -37,8 +37,9 @@ def test_the_chosen_precision_and_layout(backbone: Backbone, demanded: str, benc
     run = run_of(backbone, SIZE)
     images = torch.rand(BATCH, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(BATCH) % 2
+    inputs = run.normalised(images)
     # As `bench.train.train` does: the network, the images and the context are the run's to choose.
-    ours = steps(run.network(2), lambda: run.normalised(images), labels, run.autocast)
+    ours = steps(run.network(2), lambda: inputs, labels, run.autocast)
     fixed = {}
     for name, (layout, half) in FIXED.items():
         net = run.network(2).to(memory_format=layout)
