@@ -50,6 +50,7 @@ def execute(plan: Plan, console: Console, command: str, seconds: Mapping[str, fl
     KeyboardInterrupt comes through; what was finished stays, and the same command goes on from there. Raises
     StorageError where the results folder cannot be written or another command has it."""
     with _one_interrupt(), claim.claimed(plan.matrix.results, plan.matrix.shard, command):
+        store.sweep(plan.matrix.results)
         # Another command may have had the folder since it was looked at.
         plan = replace(plan, done=store.finished(plan.matrix.results))
         return _execute(plan, console, command, seconds, debug)

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +22,8 @@ from bench.trial import Trial, parsed
 
 FAILED = ".failed.json"
 """Ending of the rows of failed cells, which a rerun tries again."""
+HALF_WRITTEN = 3600
+"""Seconds after which a file that is still half written has nobody who writes it."""
 ROW = re.compile(r"(.+)-s([0-9]+)\.json")
 """The names of the rows that need not be run again: fingerprint and seed."""
 ANY_ROW = re.compile(r"(.+)-s([0-9]+)(?:\.failed)?\.json")
@@ -39,6 +42,20 @@ def publish(results: Path, row: Mapping[str, Any], predictions: Mapping[str, np.
     write(stem.with_name(stem.name + (FAILED if failed else ".json")), text.encode())
     if not failed:
         stem.with_name(stem.name + FAILED).unlink(missing_ok=True)
+
+
+def sweep(results: Path) -> None:
+    """Delete what killed commands left half written. Not what is younger than an hour: another shard may be writing.
+    Raises StorageError."""
+    for folder in (results, results / "cells", results / "examples"):
+        with storing(folder), contextlib.suppress(FileNotFoundError):
+            for entry in os.scandir(folder):
+                if entry.name.startswith(".") and entry.name.endswith(".part") and _age(entry) > HALF_WRITTEN:
+                    os.unlink(entry)
+
+
+def _age(entry: os.DirEntry[str]) -> float:
+    return time.time() - entry.stat().st_mtime
 
 
 def finished(results: Path) -> set[tuple[str, int]]:

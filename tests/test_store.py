@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,19 @@ def test_a_failed_row_is_tried_again_and_replaced(tmp_path: Path) -> None:
     assert store.finished(tmp_path) == set()
     store.publish(tmp_path, ROW)
     assert [p.name for p in (tmp_path / "cells").iterdir()] == ["abc-s1.json"]
+
+
+def test_what_killed_commands_left_half_written_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    store.publish(tmp_path, ROW)
+    store.sweep(tmp_path)
+    names = [".abc-s1.json.x1.part", ".abc-s1.json.x2.part", "mine.part", ".hidden"]
+    for name in names:
+        (tmp_path / "cells" / name).write_text("")
+        os.utime(tmp_path / "cells" / name, (1e9, 1e9))
+    os.utime(tmp_path / "cells" / names[1])  # a shard is writing it
+    os.utime(tmp_path / "cells" / "abc-s1.json", (1e9, 1e9))
+    store.sweep(tmp_path)
+    assert sorted(p.name for p in (tmp_path / "cells").iterdir()) == sorted([*names[1:], "abc-s1.json"])
 
 
 def test_nothing_half_written_stays_when_writing_fails(tmp_path: Path) -> None:
