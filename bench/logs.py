@@ -1,13 +1,14 @@
 """`logs/<fingerprint>.jsonl` of a results folder: what happened to a cell, an event a line.
 
 An event has a time (`utc`), a name (`event`) and facts. `started`: label, seeds, process and machine. `epoch` and
-`trial`: how training goes. `warning`: what a library said. `row`: a row that is on disk. `failed`: the reason and the
-traceback. `given_up`: the cell's process died or took too long. `finished`: the statuses of the rows.
+`trial`: how training goes. `warning`: what a library or the harness said. `row`: a row that is on disk. `failed`: the
+reason and the traceback. `given_up`: the cell's process died or took too long. `finished`: the statuses of the rows.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import warnings
@@ -61,16 +62,23 @@ def started(results: Path, fingerprint: str, label: str, seeds: Sequence[int]) -
 
 @contextmanager
 def warnings_of(results: Path, fingerprint: str) -> Iterator[None]:
-    """Warnings that libraries give meanwhile are events, too; they are shown as they would be."""
+    """Warnings that are given or logged meanwhile are events, too; they are shown as they would be."""
     show = warnings.showwarning
+
+    class Recorder(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            add(results, fingerprint, "warning", text=record.getMessage(), at=f"{record.filename}:{record.lineno}")
 
     def record(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
         text = f"{category.__name__}: {message}"
         add(results, fingerprint, "warning", text=text, at=f"{Path(filename).name}:{lineno}")
         show(message, category, filename, lineno, file, line)
 
+    recorder = Recorder(logging.WARNING)
+    logging.getLogger().addHandler(recorder)
     warnings.showwarning = record
     try:
         yield
     finally:
         warnings.showwarning = show
+        logging.getLogger().removeHandler(recorder)
