@@ -13,6 +13,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tvf
 
+from bench import clock
 from bench.contract import Predictor, Split
 from bench.errors import Spoiled
 from bench.lent import versions
@@ -144,7 +145,8 @@ def predict_all(predictors: Sequence[Predictor], images: Images, batch_size: int
 
 
 def _logits(predictor: Predictor, pixels: Tensor) -> Tensor:
-    found = predictor(pixels)
+    with clock.network():
+        found = predictor(pixels)
     if not isinstance(found, Tensor):
         raise TypeError(f"the predictor gave {type(found).__name__}, not a tensor of logits")
     return found.float()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from bench import clock
 from bench.best import Best, margin_of
 from bench.contract import Hparams, Protocol, Task
 from bench.finetune import task_loss
@@ -80,6 +81,7 @@ class Layer:
         return scale[:, None] * weight, (self.shift[which] - self.mean[which] * scale) @ weight
 
 
+@clock.network()
 def fit_mlps(
     train: Tensor, val: Tensor, task: Task, hparams: Sequence[Hparams], seeds: Sequence[int], protocol: Protocol
 ) -> list[Head]:

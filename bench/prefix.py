@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import torch
 from torch import Tensor, nn
 
+from bench import clock
 from bench.contract import Task
 from bench.images import Images, free_bytes
 from bench.lent import lend
@@ -146,7 +147,7 @@ def _computed(network: nn.Module, names: tuple[str, ...], images: Images, run: R
         raise AssertionError(f"{names[-1]} is never called")
 
     modules = tuple(_modules(network, names))
-    with torch.no_grad(), run.autocast():
+    with torch.no_grad(), run.autocast(), clock.network():
         # In batches as large as training's: the kernels of some convolutions, and so the last bits, depend on that.
         steps = math.ceil(len(images) / run.protocol.batch_size)
         batches = torch.arange(len(images), device=images.device).tensor_split(steps)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from bench import clock
 from bench.best import in_order, margin_of
 from bench.contract import Hparams, Protocol, Task
 from bench.network import Network
@@ -33,6 +34,7 @@ class Heads:
         return features @ self.weight[which] + self.bias[which]
 
 
+@clock.network()
 def fit_heads(
     train: Tensor, val: Tensor, task: Task, hparams: Sequence[Hparams], seeds: Sequence[int], protocol: Protocol
 ) -> Heads:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench import clock
 from bench.backbones import build_features, normalisation, width_of
 from bench.computing import USUAL, Computing
 from bench.contract import Backbone, Hparams, Protocol
@@ -126,7 +127,7 @@ class Run:
         last = self.memory.get("embedded")
         if not (isinstance(last, tuple) and last[0] is images and last[1:3] == (self.backbone, maxima)):
             network: Any = self.frozen()
-            with torch.inference_mode(), self.autocast():
+            with torch.inference_mode(), self.autocast(), clock.network():
                 inputs = self.prepare(images)
                 found = _average_and_maximum(network.forward_features(inputs)) if maxima else network(inputs)
             last = (images, self.backbone, maxima, found.float())

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench import computing, device, evaluate, examples, logs, provenance, registry, store
+from bench import clock, computing, device, evaluate, examples, logs, provenance, registry, store
 from bench.backbones import build_features, count_flops
 from bench.best import margin_of
 from bench.contract import Dataset, Hparams, Predictor, Strategy, Task
@@ -35,6 +35,7 @@ TIMED_BATCH = 64
 def fit_cell(cell: Cell, seeds: Sequence[int], session: Session, started: str) -> list[str]:
     """Run the cell for `seeds` and publish a row each as soon as it is there; gives their statuses. Raises whatever the
     strategy does."""
+    begun, computed = time.perf_counter(), clock.network_seconds()
     strategy = registry.load_strategy(cell.strategy, cell.workspace)
     dataset, task = load(cell, session)
     device.reset_peak_memory(session.device)
@@ -85,6 +86,10 @@ def fit_cell(cell: Cell, seeds: Sequence[int], session: Session, started: str) -
                 except Diverged as error:
                     row |= failure(error)
             row["finished_utc"] = provenance.utc()
+            ended, now = time.perf_counter(), clock.network_seconds()
+            row["cell_seconds"] = ended - begun
+            row["network_seconds"] = None if session.device.type == "cuda" else now - computed
+            begun, computed = ended, now
             logs.publish(session.results, row, predictions)
             statuses.append(row["status"])
     return statuses

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from bench import clock
 from bench.best import Best, margin_of
 from bench.contract import Hparams, Predictor, Protocol, Task
 from bench.errors import Diverged
@@ -66,12 +67,13 @@ def train(net: Network, strategy: FineTune, task: Task, hparams: Hparams, run: R
                 images = cached.batch(index.to(run.device))
             else:
                 images, labels = strategy.augment(run.resized(pixels), labels, task, hparams, draws)
-            loss, parts = backward(loss_of, images, labels, optimizer, parts)
+            with clock.network():
+                loss, parts = backward(loss_of, images, labels, optimizer, parts)
+                if protocol.clip:
+                    nn.utils.clip_grad_norm_([p for g in groups for p in g.params], protocol.clip)
+                optimizer.step()
             if parts > 1:
                 run.meter.micro_batch = math.ceil(protocol.batch_size / parts)
-            if protocol.clip:
-                nn.utils.clip_grad_norm_([p for g in groups for p in g.params], protocol.clip)
-            optimizer.step()
             total += loss
             run.meter.images_seen += len(labels)
             step += 1

@@ -61,6 +61,8 @@ def row(dataset: str, backbone: str, strategy: str, seed: int, auc: float, **cha
         "n_test": 156,
         "tune_seconds": 30.0 if strategy != "linear_probe" else 3.0,
         "fit_seconds": 8.0 if strategy != "linear_probe" else 0.5,
+        "cell_seconds": 20.0,
+        "network_seconds": 19.0,
         "predict_ms": 1.2,
         "images_seen": 5460,
         "tune_images_seen": 21840,

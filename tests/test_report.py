@@ -237,6 +237,12 @@ def test_skipped_and_failed_runs_are_listed_with_reasons(html: str) -> None:
     assert "74 of 81" in text
 
 
+def test_the_share_of_time_that_networks_computed_is_told(html: str) -> None:
+    text = re.sub(r"\s+", " ", Page(html).text)
+    assert "Networks computed for 95% of that" in text
+    assert "was shown 682 training images a second" in text
+
+
 def test_provenance_and_datasets_are_there(html: str) -> None:
     text = Page(html).text
     for fact in ("medtransfer run quick.toml", "torch 2.14.0", "0123abc", "src-linear_probe", "w-mobilenetv2_035",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from bench import metrics, registry, runner, store
+from bench import clock, metrics, registry, runner, store
 from bench.contract import Backbone, Protocol, Task
 from bench.executors import execute
 from bench.plan import make_plan
@@ -25,7 +26,7 @@ from tests.small import CHECKOUT, NET, matrix
 
 MEASURED = (
     "started_utc", "finished_utc", "tune_seconds", "fit_seconds", "predict_ms", "peak_memory_mb", "energy_joules",
-    "git_dirty", "git_commit", "threads",
+    "cell_seconds", "network_seconds", "git_dirty", "git_commit", "threads",
 )  # fmt: skip
 """Columns that differ from run to run; everything else is promised bit for bit."""
 
@@ -50,6 +51,23 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     outcome = run(results)
     assert (outcome.ok, outcome.failed) == (6, 0)
     return results
+
+
+def test_rows_say_how_much_of_their_time_networks_computed(finished: Path) -> None:
+    for path in (finished / "cells").glob("*-s*.json"):
+        row = json.loads(path.read_text())
+        assert 0 < row["network_seconds"] < row["cell_seconds"]
+
+
+def test_a_network_within_a_network_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([10.0, 15.0, 20.0, 21.0])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(times))
+    before = clock.network_seconds()
+    with clock.network(), clock.network():
+        pass
+    with contextlib.suppress(ZeroDivisionError), clock.network():
+        raise ZeroDivisionError
+    assert clock.network_seconds() - before == 5.0 + 1.0
 
 
 def test_rows_hold_what_a_reader_needs(finished: Path) -> None:

@@ -41,7 +41,7 @@ _GROUPS = [
     (_TEXT, "test_recall"),
     (_FLOAT, "source_auc pad_before pad_after"),
     (_INT, "n_train n_val n_test views"),
-    (_FLOAT, "tune_seconds fit_seconds fuse_seconds predict_ms"),
+    (_FLOAT, "tune_seconds fit_seconds fuse_seconds cell_seconds network_seconds predict_ms"),
     (_INT, "images_seen tune_images_seen"),
     (_FLOAT, "peak_memory_mb"),
     (_INT, "micro_batch params_total params_trained flops_per_image"),

@@ -120,6 +120,7 @@ def _context(evidence: Evidence, unreadable: list[str]) -> dict[str, Any]:
         "embedded": carried,
         "sections": sections,
         "results": tables.results(rows),
+        "spent": tables.spent(rows),
         "costs": tables.costs(board.used, evidence.trials),
         "datasets": tables.datasets(rows),
         "integrity": tables.integrity(evidence.folders),
