@@ -36,7 +36,7 @@ def test_images_a_second(size: int, demanded: str, moves: bool, radiographs: Pat
             yield run.normalised(augmented(resized, MOVED, draws) if moves else resized)
 
     assert ours() == sum(len(batch) for batch, _ in usual) == len(images)  # which also starts the workers
-    seconds = in_turn(benchmark, ours, {"usual": lambda: sum(len(batch) for batch, _ in usual)})
+    seconds = in_turn(benchmark, ours, {"usual": lambda: sum(len(batch) for batch, _ in usual)}, usual=True)
     what = "with crop and flip" if moves else "resized and normalised only"
     wanted = demanded if moves else "-"
     say(benchmark, f"input pipeline, 28 to {size} px {what}", wanted, ratios(seconds["usual"], seconds[OURS]))
