@@ -22,6 +22,8 @@ from bench.trial import Trial, parsed
 
 FAILED = ".failed.json"
 """Ending of the rows of failed cells, which a rerun tries again."""
+_synced: dict[Path, float] = {}
+"""The trials file that was last seen on disk, and when."""
 HALF_WRITTEN = 3600
 """Seconds after which a file that is still half written has nobody who writes it."""
 ROW = re.compile(r"(.+)-s([0-9]+)\.json")
@@ -98,7 +100,8 @@ def status_of(results: Path, fingerprint: str, seed: int) -> str | None:
 
 
 def record_trials(results: Path, fingerprint: str, trials: Sequence[Trial]) -> None:
-    """Append trials to the cell's file, in one write, and see it on disk. A line torn by a kill is cut off first."""
+    """Append trials to the cell's file, in one write, and see it on disk; trials that take less than a second are seen
+    there together, so that a power cut costs at most that. A line torn by a kill is cut off first."""
     path = _trials_path(results, fingerprint)
     lines = "".join(json.dumps({k: plain(v) for k, v in asdict(t).items()}) + "\n" for t in trials)
     with storing(path), open(path, "a+b") as file:
@@ -107,7 +110,10 @@ def record_trials(results: Path, fingerprint: str, trials: Sequence[Trial]) -> N
         file.truncate(len(whole[0]) + len(whole[1]))
         file.write(lines.encode())
         file.flush()
-        os.fsync(file.fileno())
+        if time.monotonic() - _synced.get(path, -math.inf) > 1:
+            os.fsync(file.fileno())
+            _synced.clear()  # one cell at a time
+            _synced[path] = time.monotonic()
 
 
 def read_trials(results: Path, fingerprint: str) -> list[Trial]:
