@@ -13,7 +13,7 @@ from bench import registry
 from bench.cache import cache_folder
 from bench.computing import chosen
 from bench.contract import SPLITS, Backbone, Dataset, Protocol, Task
-from bench.images import to_device
+from bench.images import at_size, to_device
 from bench.run import Run
 
 CPU = torch.device("cpu")
@@ -43,9 +43,9 @@ def opened(file: Path) -> Dataset:
 
 
 def task(dataset: Dataset, size: int) -> Task:
-    """All train and val images of a dataset, on the CPU."""
+    """All train and val images of a dataset, on the CPU, as a session gives them."""
     splits = (to_device(dataset.load(name, size), f"{dataset.info.name}/{name}", CPU) for name in ("train", "val"))
-    return Task(dataset.info, size, *splits)
+    return Task(dataset.info, size, *(at_size(split, size, "bilinear") for split in splits))
 
 
 def run_of(backbone: Backbone, size: int, **protocol: object) -> Run:
