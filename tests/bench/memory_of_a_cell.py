@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from bench.plan import make_plan
 from bench.session import Session
 from tests.bench.files import CPU
 from tests.small import CHECKOUT, matrix
+from tests.watching import watching
 
 PROTOCOL = Protocol(epochs=1, trials=1, batch_size=64)
 
@@ -29,19 +29,8 @@ def own_bytes() -> int:
 
 def highest(work: Callable[[], None]) -> int:
     """The most that this process held meanwhile, looked at every two milliseconds."""
-    done, seen = threading.Event(), [own_bytes()]
-
-    def watch() -> None:
-        while not done.wait(0.002):
-            seen.append(own_bytes())
-
-    watching = threading.Thread(target=watch)
-    watching.start()
-    try:
+    with watching(own_bytes, 0.002) as seen:
         work()
-    finally:
-        done.set()
-        watching.join()
     return max(seen)
 
 

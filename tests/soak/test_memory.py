@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ import pytest
 from bench.config import Amount
 from bench.contract import Backbone, Protocol
 from tests.cheap import run
+from tests.watching import watching
 
 GROWTH = 1.0
 """MB for 100 cells that are taken for noise."""
@@ -41,20 +41,8 @@ def test_memory_is_flat(tmp_path: Path, changes: dict[str, object], capsys: pyte
         "seeds": 1,
         "protocol": Protocol(epochs=1, trials=1, batch_size=8),
     }
-    sizes: list[float] = []
-    over = threading.Event()
-
-    def watch() -> None:
-        while not over.wait(1.0):
-            sizes.append(memory())
-
-    watching = threading.Thread(target=watch)
-    watching.start()
-    try:
+    with watching(memory, 1.0) as sizes:
         outcome = run(tmp_path, 0, **many | changes)
-    finally:
-        over.set()
-        watching.join()
     late = sizes[len(sizes) // 2 : -2]  # not the workers' end
     slope = float(np.polyfit(np.linspace(outcome.ok / 2, outcome.ok, len(late)), late, 1)[0]) * 100
     with capsys.disabled():
