@@ -77,14 +77,13 @@ def _read(path: Path, count: int) -> np.ndarray | None:
 
 
 def _keep_within(folder: Path, limit: int) -> None:
-    there = sorted(
-        ((entry.stat().st_mtime, entry.stat().st_size, entry.path) for entry in os.scandir(folder)), reverse=True
-    )
+    whole = folder.glob("[!.]*.npy")  # not what another worker is writing
+    there = sorted(((path.stat().st_mtime, path.stat().st_size, path) for path in whole), reverse=True)
     total = 0
     for _, size, path in there:
         total += size
         if total > limit:
-            Path(path).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
 
 @cache
