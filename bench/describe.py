@@ -43,15 +43,17 @@ def describe(plan: Plan, console: Console) -> dict[str, float]:
     from bench.estimate import estimate, words  # here, so that a finished matrix is told so without loading pandas
 
     seconds = estimate(plan, where)
-    total = sum(seconds.values()) / matrix.jobs
+    work = sum(seconds.values())
+    total = work / matrix.jobs
     text = f"{len(todo)} cells to run on {device.describe(where)}: about {words(total)}"
     if total >= LONG:
-        text += f" ({total / 3600:.1f} {'GPU' if where.type == 'cuda' else 'CPU'}-hours)"
+        text += f" ({work / 3600:.1f} {'GPU' if where.type == 'cuda' else 'CPU'}-hours)"
     _say(console, text)
     if total >= LONG:
         by_dataset: Counter[str] = Counter()
         for cell in todo:
-            by_dataset[f"{cell.dataset} {cell.size} px"] += seconds[cell.fingerprint]  # type: ignore[assignment]
+            share = seconds[cell.fingerprint] / matrix.jobs
+            by_dataset[f"{cell.dataset} {cell.size} px"] += share  # type: ignore[assignment]
         for name, part in by_dataset.most_common():
             _say(console, f"  {name}: {words(part)}")
     return seconds

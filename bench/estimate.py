@@ -16,6 +16,7 @@ from bench.contract import Backbone, Dataset, Protocol
 from bench.errors import DataError, MedtransferError, brief
 from bench.plan import Cell, Plan
 from bench.run import Run
+from bench.validation import validated
 
 log = logging.getLogger(__name__)
 CALIBRATION_BATCH = 16
@@ -29,7 +30,7 @@ def estimate(plan: Plan, where: torch.device) -> dict[str, float]:
     """Seconds by fingerprint, for the cells of `plan.todo`. A cell that cannot run takes none."""
     rates = _measured(plan, where)
     calibrated: dict[tuple[str, int], float] = {}
-    counts: dict[tuple[str, int], tuple[int, int]] = {}
+    counts: dict[tuple[str, int], tuple[int, int, int]] = {}
     names = {cell.strategy for cell in plan.cells}
     strategies = {name: registry.load_strategy(name, plan.workspace) for name in names}  # finding one reads all files
     seconds = {}
@@ -39,22 +40,22 @@ def estimate(plan: Plan, where: torch.device) -> dict[str, float]:
             continue
         if (cell.dataset, cell.size) not in counts:
             counts[cell.dataset, cell.size] = _counts(cell)
-        images, others = counts[cell.dataset, cell.size]
+        images, val, test = counts[cell.dataset, cell.size]
         trained = _amount(images, cell)
         fits = len(plan.missing(cell)) + _trials_left(plan, cell)
         shown = trained * cell.protocol.epochs * fits
+        evaluated = fits * _evaluated(cell.protocol.epochs, trained, val, test)
         key = (cell.backbone.label, cell.strategy, cell.size)
         if key in rates:
-            seconds[cell.fingerprint] = rates[key] * shown
+            seconds[cell.fingerprint] = rates[key] * (shown + FORWARD_SHARE * evaluated)
             continue
         if key[::2] not in calibrated:
             calibrated[key[::2]] = calibrate(cell.backbone, cell.size, cell.protocol, where)
         step = calibrated[key[::2]]
         strategy = strategies[cell.strategy]
         if strategy.frozen:
-            seconds[cell.fingerprint] = step * FORWARD_SHARE * (trained + others)
+            seconds[cell.fingerprint] = step * FORWARD_SHARE * (trained + val + test)
         else:
-            evaluated = others * cell.protocol.epochs * fits
             trained_on = shown * (SECOND if strategy.second_domain else 1)
             seconds[cell.fingerprint] = step * (trained_on + FORWARD_SHARE * evaluated)
     return seconds
@@ -79,8 +80,8 @@ def words(seconds: float) -> str:
 
 
 def _measured(plan: Plan, where: torch.device) -> dict[tuple[str, str, int], float]:
-    """Seconds for each training image shown, by backbone, strategy and size, of this device's rows in the results
-    folder."""
+    """Seconds for the forward and backward pass of an image, by backbone, strategy and size, of this device's rows in
+    the results folder."""
     path = plan.matrix.results / "rows.parquet"
     if not path.is_file():
         return {}
@@ -95,20 +96,25 @@ def _measured(plan: Plan, where: torch.device) -> dict[tuple[str, str, int], flo
         total = sums[row.backbone, row.strategy, int(row.size)]
         # A cell's tuning stands on each of its seeds' rows; the fits alone are counted once each.
         total[0] += row.fit_seconds
-        total[1] += row.images_seen
+        total[1] += row.images_seen + FORWARD_SHARE * _evaluated(row.epochs, row.n_train, row.n_val, row.n_test)
     return {key: spent / shown for key, (spent, shown) in sums.items() if shown}
 
 
-def _counts(cell: Cell) -> tuple[int, int]:
-    """Images in train, and in val and test together."""
+def _evaluated(epochs: int, train: int, val: int, test: int) -> int:
+    """Images that one fit predicts without learning from them."""
+    return len(validated(epochs, max(train, 1), val)) * val + test
+
+
+def _counts(cell: Cell) -> tuple[int, int, int]:
+    """Images in train, val and test."""
     try:
         dataset: Dataset = registry.open_dataset(
             cell.dataset, cell.data_root, cell.split_seed, cell.source_size, cell.workspace
         )
         train, val, test = (dataset.count(split) for split in ("train", "val", "test"))
     except MedtransferError:
-        return 0, 0  # the cell itself will say what is wrong with its data
-    return train, val + test
+        return 0, 0, 0  # the cell itself will say what is wrong with its data
+    return train, val, test
 
 
 def _trials_left(plan: Plan, cell: Cell) -> int:

@@ -19,14 +19,16 @@ from bench.parts import backward
 from bench.prediction import for_labelled
 from bench.prefix import Activations, activations, skipping
 from bench.run import Run
+from bench.validation import validated
 
 if TYPE_CHECKING:
     from bench.finetune import FineTune, Group
 
 
 def train(net: Network, strategy: FineTune, task: Task, hparams: Hparams, run: Run) -> None:
-    """Train `net` in place for the run's epochs and leave it at its best epoch, by bench.best. In a shift task, whose
-    val is not of the domain that counts, at its last: val would choose an epoch before the adaptation.
+    """Train `net` in place for the run's epochs and leave it at the best of those that are validated
+    (bench.validation), by bench.best. In a shift task, whose val is not of the domain that counts, at its last: val
+    would choose an epoch before the adaptation.
 
     Raises Diverged on a non-finite loss, optuna.TrialPruned when the tuner ends the trial."""
     from bench.finetune import Step
@@ -36,6 +38,7 @@ def train(net: Network, strategy: FineTune, task: Task, hparams: Hparams, run: R
     draws = torch.Generator(run.device).manual_seed(run.seed)
     steps_an_epoch = math.ceil(len(task.train) / protocol.batch_size)
     planned = steps_an_epoch * protocol.epochs
+    asked = validated(protocol.epochs, len(task.train), len(task.val))
     optimizer: torch.optim.Optimizer | None = None
     best = Best(margin_of(task, protocol))
     best_state: dict[str, Tensor] = {}
@@ -81,15 +84,16 @@ def train(net: Network, strategy: FineTune, task: Task, hparams: Hparams, run: R
         if not torch.isfinite(total):  # asked once an epoch: asking each step would stall a GPU
             raise Diverged(f"the loss became {total.item()} in epoch {epoch + 1} at lr {hparams['lr']:.3g}")
 
-        kept = strategy.candidate(net, task, run)
-        predictor = strategy.predictor(kept.eval(), task, run)
-        val_auc, val_loss = scores_on_val(predictor, task, f"epoch {epoch + 1} at lr {hparams['lr']:.3g}")
+        if epoch in asked:
+            kept = strategy.candidate(net, task, run)
+            predictor = strategy.predictor(kept.eval(), task, run)
+            val_auc, val_loss = scores_on_val(predictor, task, f"epoch {epoch + 1} at lr {hparams['lr']:.3g}")
+            if best.takes(val_auc, val_loss) or task.shift:
+                best_epoch = epoch
+                best_state = {name: tensor.detach().clone() for name, tensor in kept.state_dict().items()}
         run.meter.curve.append(val_auc)
-        if best.takes(val_auc, val_loss) or task.shift:
-            best_epoch = epoch
-            best_state = {name: tensor.detach().clone() for name, tensor in kept.state_dict().items()}
         run.report(epoch, val_auc, val_loss)
-        if protocol.patience and not task.shift and epoch - best_epoch >= protocol.patience:
+        if epoch in asked and protocol.patience and not task.shift and epoch - best_epoch >= protocol.patience:
             break
 
     net.load_state_dict(best_state)

@@ -26,6 +26,7 @@ from bench.run import Run, seeded
 from bench.selection import SELECTIONS
 from bench.train import val_scores
 from bench.trial import Trial
+from bench.validation import quarter
 
 SEED = 10_007
 """Tuning fits use a seed of their own, so that no evaluation seed is selected on."""
@@ -208,12 +209,12 @@ def _hopeless(trials: Sequence[Trial], protocol: Protocol, margin: Margin) -> Ho
     """Asked once, at a quarter of the epochs: is the AUC below the median of the complete trials' there, by more than
     the noise of val? Earlier or repeated halving, or Optuna's own against the bare median, loses good trials on short
     cosine schedules, where a low learning rate starts late and a high one stumbles first."""
-    quarter = max(1, math.ceil(protocol.epochs / 4)) - 1
-    complete = (t.curve[quarter] for t in trials if t.state == "complete" and len(t.curve) > quarter)
+    there_at = quarter(protocol.epochs)
+    complete = (t.curve[there_at] for t in trials if t.state == "complete" and len(t.curve) > there_at)
     there = [auc for auc in complete if auc is not None]
 
     def hopeless(epoch: int, auc: float) -> bool:
-        if epoch != quarter or len(there) < 2 or not math.isfinite(auc):
+        if epoch != there_at or len(there) < 2 or not math.isfinite(auc):
             return False
         median = statistics.median(there)
         return auc < median - margin(median)

@@ -19,6 +19,7 @@ from bench.estimate import estimate, words
 from bench.executors import execute
 from bench.plan import Plan, make_plan
 from bench.report.frames import compact
+from bench.validation import validated
 from tests.small import CHECKOUT, matrix
 
 CPU = torch.device("cpu")
@@ -46,11 +47,13 @@ def test_measured_rows_replace_the_calibration(tmp_path: Path) -> None:
     execute(plan, Console(quiet=True), "test", {})
     compact(tmp_path)
     rows = [json.loads(p.read_text()) for p in (tmp_path / "cells").glob("*-s*.json")]
-    rate = sum(r["fit_seconds"] for r in rows) / sum(r["images_seen"] for r in rows)
+    epochs = plan.matrix.protocol.epochs
+    tested = [(len(validated(epochs, r["n_train"], r["n_val"])) * r["n_val"] + r["n_test"]) / 3 for r in rows]
+    rate = sum(r["fit_seconds"] for r in rows) / sum(r["images_seen"] + t for r, t in zip(rows, tested, strict=True))
     more = replace(plan.matrix, seeds=4)
     again = make_plan(more, CHECKOUT)
     [estimated] = estimate(again, CPU).values()
-    images = rows[0]["n_train"] * plan.matrix.protocol.epochs
+    images = rows[0]["n_train"] * epochs + tested[0]
     # Two seeds are left; the cell's trials are on disk already and cost nothing more.
     assert estimated == pytest.approx(rate * images * 2)
 

@@ -175,6 +175,7 @@ def test_maxima_are_average_and_maximum_of_the_last_map(backbone: Backbone) -> N
         torch.testing.assert_close(run.features(task.train), run.frozen()(run.prepare(task.train.pixels)))
 
 
+@pytest.mark.usefixtures("own_cache")
 def test_features_are_computed_once_for_all_trials_and_seeds() -> None:
     task, run = task_of("multi-class"), new_run()
     seen = []

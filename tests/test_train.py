@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bench.best import Best, margin_of
 from bench.check import BACKBONE, new_run, phantom_task, state_digest
@@ -15,6 +18,7 @@ from bench.finetune import FineTune, Group
 from bench.images import predict
 from bench.run import seeded
 from bench.train import lr_factor, val_scores
+from bench.validation import quarter, validated
 
 FAST = Protocol(epochs=3, batch_size=16)
 
@@ -84,6 +88,32 @@ def test_the_network_of_the_best_epoch_is_returned() -> None:
     taken = [score for score in seen if best.takes(*score)]
     assert (auc, loss) == pytest.approx(taken[-1])
     assert run.meter.curve == [auc for auc, _ in seen]
+
+
+@given(epochs=st.integers(1, 60), train=st.integers(1, 300), val=st.integers(1, 300))
+def test_val_is_predicted_no_more_often_than_training_is_worth(epochs: int, train: int, val: int) -> None:
+    asked = validated(epochs, train, val)
+    assert {0, quarter(epochs), epochs - 1} <= asked <= set(range(epochs))
+    assert (len(asked) - 3) * val <= epochs * train
+    if train >= val:
+        assert asked == set(range(epochs))
+
+
+def test_a_fit_on_few_images_is_validated_seldom_and_keeps_the_best_of_those_epochs() -> None:
+    class Counting(Whole):
+        def predictor(self, net, task, run):
+            asked.append(run.meter.images_seen // len(task.train))
+            return super().predictor(net, task, run)
+
+    asked: list[int] = []
+    task = phantom_task("binary", images=6)
+    task = replace(task, val=phantom_task("binary", images=30).train)
+    run = new_run(protocol=Protocol(epochs=12, batch_size=6))
+    predictor = Counting().fit(task, {"lr": 0.01}, run)
+    assert asked[:-1] == [1, 3, 5, 10, 12]  # the last is the one that is returned
+    assert len(run.meter.curve) == 12
+    assert run.meter.curve[5:9] == [run.meter.curve[4]] * 4
+    assert val_scores(predict(predictor, task.val), task.val, task)[0] in run.meter.curve
 
 
 def test_patience_ends_a_fit_that_no_longer_gets_better() -> None:
