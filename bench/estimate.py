@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pandas as pd
 import torch
 from torch.nn import functional
 
-from bench import computing, device, registry, store
+from bench import computing, device, places, registry, store
 from bench.contract import Backbone, Dataset, Protocol
 from bench.errors import DataError, MedtransferError, brief
 from bench.plan import Cell, Plan
@@ -28,6 +30,11 @@ FORWARD_SHARE = 1 / 3
 
 def estimate(plan: Plan, where: torch.device) -> dict[str, float]:
     """Seconds by fingerprint, for the cells of `plan.todo`. A cell that cannot run takes none."""
+    with threads(plan.matrix.jobs):
+        return _estimate(plan, where)
+
+
+def _estimate(plan: Plan, where: torch.device) -> dict[str, float]:
     rates = _measured(plan, where)
     calibrated: dict[tuple[str, int], float] = {}
     counts: dict[tuple[str, int], tuple[int, int, int]] = {}
@@ -77,6 +84,17 @@ def words(seconds: float) -> str:
             value = seconds / length
             return f"{value:.0f} {unit}" if value >= 10 or unit == "min" else f"{value:.1f} {unit}"
     return f"{seconds:.0f} s"
+
+
+@contextmanager
+def threads(jobs: int) -> Iterator[None]:
+    """With as many threads as each of `jobs` workers gets: a calibration on all cores would promise what none does."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(places.threads(jobs))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _measured(plan: Plan, where: torch.device) -> dict[tuple[str, str, int], float]:

@@ -42,6 +42,20 @@ def test_a_calibration_tells_a_frozen_cell_from_a_trained_one_and_scales_with_th
     assert seconds(few)["scratch"] < first["scratch"]
 
 
+def test_a_calibration_has_the_threads_of_a_worker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen = []
+    monkeypatch.setattr("bench.estimate.calibrate", lambda *_: seen.append(torch.get_num_threads()) or 0.1)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(4)))
+    torch.set_num_threads(4)
+    try:
+        for jobs in (1, 2, 4):
+            estimate(make_plan(matrix(tmp_path, jobs=jobs, strategies=("scratch",)), CHECKOUT), CPU)
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(1)
+    assert seen == [4, 2, 1]
+
+
 def test_measured_rows_replace_the_calibration(tmp_path: Path) -> None:
     plan = make_plan(matrix(tmp_path, strategies=("full_finetune",)), CHECKOUT)
     execute(plan, Console(quiet=True), "test", {})
