@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bench import cli
+from bench.commands.selectors import SELECTORS
 from bench.config import flag
 from bench.errors import DataError
 from bench.registry import names_in
@@ -37,7 +38,7 @@ def test_help_does_not_wait_for_torch() -> None:
 
 
 def test_flags_in_messages_are_the_flags_there_are() -> None:
-    for key, (option, *_) in cli.SELECTORS.items():
+    for key, (option, *_) in SELECTORS.items():
         assert option == ("--backbone" if key == "backbones" else flag(key))
 
 
@@ -102,11 +103,11 @@ def test_an_unexpected_error_leaves_a_report_that_can_be_pasted(
         "torch ",
         "## command\nmedtransfer",
         "IndexError: list index out of range",
-        "cli.py",
+        "app.py",
     ):
         assert needed in text
     assert str(ROOT) not in text
-    assert "~/bench/cli.py" in text
+    assert "~/bench/commands/app.py" in text
 
 
 def test_where_no_report_can_be_written_the_error_still_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,1 @@
+"""The commands of `medtransfer`, a file for those that belong together."""
