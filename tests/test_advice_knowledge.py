@@ -48,7 +48,7 @@ def test_tasks_and_cells_are_those_of_networks_on_one_domain(tmp_path: Path) -> 
     assert (task.dataset, task.size, task.images, task.classes, task.kind) == ("a", 32, 20, 2, "binary")
     assert set(task.probe) == set(BACKBONES)
     assert (knowledge.cells["variance"] > 0).all()
-    assert (knowledge.protocol.epochs, knowledge.protocol.trials) == (2, 1)
+    assert {(protocol.epochs, protocol.trials) for protocol in knowledge.protocols} == {(2, 1)}
 
 
 def test_a_published_table_and_several_folders_are_read_alike(tmp_path: Path) -> None:
@@ -110,9 +110,18 @@ def test_nothing_is_downloaded_to_see_what_is_here(tmp_path: Path, monkeypatch: 
 def test_the_protocol_is_what_run_json_says_as_far_as_a_matrix_could(tmp_path: Path) -> None:
     folder = reference(tmp_path / "r")
     told({"protocol": {"epochs": 2, "trials": 1, "batch_size": 16, "clip": "none", "warmup": -3.0, "x": 1}}, folder)
-    assert read([folder]).protocol == Protocol(epochs=2, trials=1, batch_size=16)
+    assert set(read([folder]).protocols) == {Protocol(epochs=2, trials=1, batch_size=16)}
     told({"protocol": {"epochs": 7, "trials": 1, "batch_size": 16}}, folder)
-    assert read([folder]).protocol == Protocol(epochs=2, trials=1)
+    assert set(read([folder]).protocols) == {Protocol(epochs=2, trials=1, batch_size=16)}
+    told({"protocol": {"epochs": 2, "trials": 3, "batch_size": 16}}, folder)
+    assert set(read([folder]).protocols) == {Protocol(epochs=2, trials=1)}
+
+
+def test_a_task_is_given_the_epochs_of_the_most_similar_amount(tmp_path: Path) -> None:
+    folder = reference(tmp_path / "r", lambda one: one | {"epochs": {10: 20, 30: 9, 300: 4}[one["per_class"]]})
+    knowledge = read([folder])
+    assert [knowledge.protocol(2 * images, 2).epochs for images in (1, 15, 60, 20_000)] == [20, 20, 9, 4]
+    assert knowledge.without(["a"]).protocol(600, 2).epochs == 4
 
 
 def test_costs_are_beside_full_fine_tuning_of_the_same_backbone(tmp_path: Path) -> None:

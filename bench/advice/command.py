@@ -86,13 +86,14 @@ def advise(asked: Asked, workspace: Path) -> Advice:
     backbones, absent = available(knowledge)
     if not backbones:
         raise UsageError(f"no backbone of the reference can be used here: {absent[0]}.")
+    protocol = knowledge.protocol(dataset.count("train"), len(dataset.info.classes))
     matrix = Matrix(
         backbones=tuple(backbones), strategies=(), datasets=(name,), sizes=(), results=Path("results", asked.out.stem),
-        seeds=SEEDS, data_root=asked.data_root, device=asked.device, protocol=knowledge.protocol,
+        seeds=SEEDS, data_root=asked.data_root, device=asked.device, protocol=protocol,
     )  # fmt: skip
     modality = asked.modality or dataset.info.modality
     measured = [
-        measure(dataset, size, [one for one in backbones if one.label in there], knowledge.protocol, where, modality)
+        measure(dataset, size, [one for one in backbones if one.label in there], protocol, where, modality)
         for size, there in sorted(knowledge.sizes.items())
         if any(one.label in there for one in backbones)
     ]

@@ -15,6 +15,7 @@ from bench.config import Matrix
 from bench.contract import Backbone
 from bench.errors import UsageError
 from bench.estimate import FORWARD_SHARE, calibrate
+from bench.validation import validated
 
 UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0}
 
@@ -51,6 +52,7 @@ def seconds(
     """(strategy, backbone) -> expected seconds on this device of a whole cell of the matrix, its trials and fits."""
     protocol = matrix.protocol
     fits = (protocol.trials if protocol.trials > 1 else 0) + matrix.seeds
-    shown = (facts.images + FORWARD_SHARE * facts.val_images) * protocol.epochs * fits
+    asked = len(validated(protocol.epochs, facts.images, facts.val_images))
+    shown = (facts.images * protocol.epochs + FORWARD_SHARE * facts.val_images * asked) * fits
     whole = {one.label: calibrate(one, facts.size, protocol, where) * shown for one in backbones}
     return {pair: whole[pair[1]] * share for pair, share in shares.items() if pair[1] in whole}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,8 +43,8 @@ class Knowledge:
     """By label; without those of which the folders do not say what they are."""
     weights: Mapping[str, str]
     """Label of a backbone -> hash of its weights."""
-    protocol: Protocol
-    """That most rows were made with."""
+    protocols: tuple[Protocol, ...]
+    """That most rows of each task were made with."""
     notes: tuple[str, ...] = ()
     """What was left out, and why."""
 
@@ -64,13 +65,22 @@ class Knowledge:
     def datasets(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(task.dataset for task in self.tasks))
 
+    def protocol(self, images: int, classes: int) -> Protocol:
+        """That of the task with the most similar number of images a class: few images are given more epochs."""
+
+        def apart(at: int) -> float:
+            return abs(math.log(self.tasks[at].images / self.tasks[at].classes) - math.log(max(images, 1) / classes))
+
+        return self.protocols[min(range(len(self.tasks)), key=apart)]
+
     def without(self, datasets: Collection[str]) -> Knowledge:
         """As if these datasets had never been run, at any size or amount."""
         kept = [at for at, task in enumerate(self.tasks) if task.dataset not in datasets]
         places = {at: place for place, at in enumerate(kept)}
         cells = self.cells[self.cells["task"].isin(kept)]
         cells = cells.assign(task=cells["task"].map(places)).reset_index(drop=True)
-        return replace(self, tasks=tuple(self.tasks[at] for at in kept), cells=cells)
+        protocols = tuple(self.protocols[at] for at in kept)
+        return replace(self, tasks=tuple(self.tasks[at] for at in kept), protocols=protocols, cells=cells)
 
 
 def read(folders: Sequence[Path], leave_out: Collection[str] = ()) -> Knowledge:
@@ -90,6 +100,7 @@ def read(folders: Sequence[Path], leave_out: Collection[str] = ()) -> Knowledge:
         told = " and ".join(f"{one.epochs} epochs, {one.trials} trials" for one in budgets.itertuples())
         notes.append(f"tasks of the reference had different budgets ({told}), and are taken as alike")
     tasks: list[Facts] = []
+    protocols = []
     cells = []
     for key, part in usable.groupby(TASK, dropna=False):
         anchors = part[part["strategy"] == ANCHOR].groupby("backbone")["val_auc"].mean().dropna()
@@ -97,6 +108,7 @@ def read(folders: Sequence[Path], leave_out: Collection[str] = ()) -> Knowledge:
             notes.append(f"{key[0]} {key[1]} px is left out: it has no {ANCHOR}")
             continue
         tasks.append(_facts(part, anchors.to_dict(), audits))
+        protocols.append(_protocol(part, runs))
         table = _cells(part[part["backbone"].isin(anchors.index)])
         cells.append(table.assign(task=len(tasks) - 1))
     if len({task.dataset for task in tasks}) < FEWEST:
@@ -114,7 +126,7 @@ def read(folders: Sequence[Path], leave_out: Collection[str] = ()) -> Knowledge:
         cells=pd.concat(cells, ignore_index=True).sort_values(["task", "strategy", "backbone"], ignore_index=True),
         backbones=known,
         weights=usable[usable["weights_hash"] != "random"].groupby("backbone")["weights_hash"].last().to_dict(),
-        protocol=_protocol(usable, runs),
+        protocols=tuple(protocols),
         notes=tuple(notes),
     )
 
@@ -164,12 +176,13 @@ def _cells(part: pd.DataFrame) -> pd.DataFrame:
 
 
 def _protocol(rows: pd.DataFrame, runs: Sequence[Mapping[str, Any]]) -> Protocol:
-    """Of the run that has the most rows' epochs and trials; what no run.json says is the default."""
-    (epochs, trials), *_ = rows.groupby(["epochs", "trials"]).size().sort_values(kind="stable").index[::-1]
-    for told in map(recipe, runs):
-        if told.get("epochs") == epochs and told.get("trials") == trials:
-            return Protocol(**{name: value for name, value in told.items() if _may_be(name, value)})
-    return Protocol(epochs=int(epochs), trials=int(trials))
+    """The rows' epochs and trials, which are one budget; the rest as the run says that has these, else the one with
+    as many trials (a study's epochs differ with the amount of data); what no run.json says is the default."""
+    epochs, trials = int(rows["epochs"].iloc[0]), int(rows["trials"].iloc[0])
+    alike = [told for told in map(recipe, runs) if told.get("trials") == trials]
+    told = next((one for one in alike if one.get("epochs") == epochs), alike[0] if alike else {})
+    known = {name: value for name, value in told.items() if _may_be(name, value)}
+    return Protocol(**known | {"epochs": epochs, "trials": trials})
 
 
 def _may_be(name: str, value: Any) -> bool:
