@@ -1,4 +1,4 @@
-"""Reads a figure again and again beside what is being done."""
+"""Reads something again and again beside what is being done."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-Number = TypeVar("Number", int, float)
+Answer = TypeVar("Answer")
 
 
 @contextmanager
-def watching(read: Callable[[], Number], every: float) -> Iterator[list[Number]]:
+def watching(read: Callable[[], Answer], every: float) -> Iterator[list[Answer]]:
     """Meanwhile `read` is asked every so many seconds; gives its answers, which are all there at the end."""
     seen, done = [read()], threading.Event()
 
