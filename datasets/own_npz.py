@@ -36,6 +36,8 @@ class OwnNpz(Dataset):
     def __init__(self, name: str, path: Path, seed: int) -> None:
         self.path = path
         present = npzfile.keys(path)
+        if "val_images" not in present and (left := [key for key in present if key.startswith("val_")]):
+            raise DataError(f"{path}: it has {left[0]} but no val_images. Add them, or leave all of val out.")
         stored = [part for part in SPLITS if part != "val" or "val_images" in present]
         self.parts = {part: npzfile.images_and_labels(path, part) for part in stored}
         self.side, channels = self._shape()

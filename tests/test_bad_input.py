@@ -244,6 +244,7 @@ def test_weights_that_are_not_numbers_fail_their_own_cells(tmp_path: Path) -> No
         ({"train_images": np.array(7)}, "dtype int64, expected uint8"),
         ({"val_images": np.zeros((0, 12, 12), dtype=np.uint8), "val_labels": np.zeros(0, dtype=int)}, "no image in it"),
         ({"test_images": np.zeros((8, 11, 11), dtype=np.uint8)}, "images differ in shape between splits"),
+        ({"val_images": None}, "it has val_labels but no val_images"),
         ({"train_labels": np.array(["a"] * 24)}, "expected integers"),
         ({"train_labels": np.full(24, 10**6)}, "largest label is 1000000"),
         ({"train_labels": np.zeros(24, dtype=int)}, 'no training image has the class "1"'),
@@ -256,7 +257,7 @@ def test_weights_that_are_not_numbers_fail_their_own_cells(tmp_path: Path) -> No
         ({"test_ids": np.array(["i"] * 8)}, "ids are not unique"),
     ],
 )
-def test_each_npz_mistake_is_one_line(tmp_path: Path, changes: dict[str, np.ndarray], says: str) -> None:
+def test_each_npz_mistake_is_one_line(tmp_path: Path, changes: dict[str, np.ndarray | None], says: str) -> None:
     with pytest.raises(DataError, match=says) as caught:
         opened(saved(tmp_path / "own.npz", **changes))
     assert LINE.fullmatch(str(caught.value))
