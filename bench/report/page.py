@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,7 @@ def render(folders: list[Path], out: Path) -> Path:
     """Write the report of `folders` to the file `out`, all of it or nothing, and return it.
 
     Folders are merged: of a cell that is in several, the version that finished last is shown. Two renders of the same
-    rows differ in the line that gives the date only. Raises UsageError where a folder holds no results.
+    rows are the same page, byte for byte. Raises UsageError where a folder holds no results.
     """
     return write(*gather(folders), out)
 
@@ -51,12 +50,18 @@ def write(evidence: Evidence, unreadable: list[str], out: Path) -> Path:
     """Write the page of what `gather` gave to the file `out`, all of it or nothing, and return it."""
     environment = _environment()
     context = _context(evidence, unreadable)
-    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    html = environment.get_template("report.html.j2").render(**context, **_inlined(environment), rendered=now)
+    last = _last_finished(evidence)
+    html = environment.get_template("report.html.j2").render(**context, **_inlined(environment), last_finished=last)
     out.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(out) as path:
         path.write_text(html, encoding="utf-8")
     return out
+
+
+def _last_finished(evidence: Evidence) -> str:
+    """When the newest row was, "" where no row says: not when the page was made, which would be another page."""
+    times = pd.to_datetime(evidence.rows["finished_utc"], utc=True, format="ISO8601", errors="coerce").dropna()
+    return str(times.max().strftime("%Y-%m-%d %H:%M UTC")) if len(times) else ""
 
 
 def gather(folders: list[Path]) -> tuple[Evidence, list[str]]:
