@@ -19,8 +19,9 @@ from bench.report import plots
 from bench.report.frames import current, read_rows
 from bench.report.leaderboard import leaderboard
 from bench.report.page import render
+from bench.report.tables import integrity
 from bench.report.terminal import terminal_summary
-from tests.fake_results import Row, row, rows, write
+from tests.fake_results import Row, audited, row, rows, write
 
 VOID = {"meta", "br", "link", "img", "input", "hr", "path", "use"}
 EVIL = """<script>alert(1)</script>"><img src=x onerror=alert(2)> $a_b$ --> ]]> {{ 7*7 }} 'é 超"""
@@ -172,6 +173,23 @@ def test_hostile_names_are_only_text(tmp_path: Path) -> None:
     assert not page.all("img")
     assert not [attrs for _, attrs in page.tags if any(name.startswith("on") for name in attrs)]
     assert page.text.count(EVIL) > 10
+
+
+def test_a_table_without_its_trials_tells_of_none(html: str, tmp_path: Path) -> None:
+    folder = write(tmp_path / "demo", rows())
+    for path in (folder / "cells").glob("*.trials.jsonl"):
+        path.unlink()
+    bare = render([folder], tmp_path / "bare.html").read_text(encoding="utf-8")
+    assert "Trials complete" in html
+    assert "Trials complete" not in bare
+    assert "trials are of their cells" not in bare
+
+
+def test_images_that_were_read_at_one_size_for_two_are_listed_once(tmp_path: Path) -> None:
+    folder = write(tmp_path / "demo", rows())
+    entries = {f"{name} {size} px": audited(name, size=size) for name in ("b", "a") for size in (64, 28)}
+    (folder / "datasets.json").write_text(json.dumps(entries | {"a 128 px": audited("a", size=128, source_size=128)}))
+    assert [(one["name"], one["source_size"]) for one in integrity([folder])] == [("a", 128), ("a", 28), ("b", 28)]
 
 
 def test_the_same_rows_make_the_same_page(html: str, demo: Path, tmp_path: Path) -> None:

@@ -31,7 +31,8 @@ def results(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def costs(used: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
-    """Per strategy, means over the runs that the leaderboard stands on, and what became of their tuning trials."""
+    """Per strategy, means over the runs that the leaderboard stands on, and what became of their tuning trials, where
+    these are at hand."""
     names = [
         *("tune_seconds", "fit_seconds", "predict_ms", "images_seen", "tune_images_seen", "peak_memory_mb"),
         *("params_total", "params_trained", "flops_per_image", "energy_joules"),
@@ -39,7 +40,7 @@ def costs(used: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
     table = used[["strategy", *names]].astype(dict.fromkeys(names, "float64")).groupby("strategy").mean()
     owner = used.drop_duplicates("fingerprint").set_index("fingerprint")["strategy"]
     states = trials.assign(strategy=trials["fingerprint"].map(owner)).dropna(subset=["strategy"])
-    for state in ("complete", "pruned", "diverged"):
+    for state in ("complete", "pruned", "diverged") if len(states) else ():
         counts = states[states["state"] == state].groupby("strategy").size()
         table[state] = counts.reindex(table.index, fill_value=0).astype(int)
     return table.sort_values("fit_seconds", kind="stable").reset_index()
@@ -69,14 +70,18 @@ def datasets(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def integrity(folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """What was found in each dataset (`datasets.json` of each folder): images a split, counts a class, duplicates."""
+    """What was found in each dataset (`datasets.json` of each folder): images a split, counts a class, duplicates.
+    Images that were read at one size for several are listed once."""
     found: dict[str, dict[str, Any]] = {}
     for folder in folders:
         found |= audits.read(folder)[0]
     for entry in found.values():
         first, *others = entry["class_counts"].values()
         entry["classes"] = [(name, [count, *(other[name] for other in others)]) for name, count in first.items()]
-    return [found[key] for key in sorted(found)]
+    listed: dict[str, dict[str, Any]] = {}
+    for key in sorted(found):
+        listed.setdefault(json.dumps(found[key] | {"size": None}), found[key])
+    return list(listed.values())
 
 
 def provenance(rows: pd.DataFrame) -> list[tuple[str, list[tuple[str, int]]]]:
