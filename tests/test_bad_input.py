@@ -75,7 +75,7 @@ def test_a_bad_dataset_network_and_strategy_leave_the_others_their_results(
         '[[backbone]]\nmodel = "test_resnet"\nweights = "random"\n'
         '[[backbone]]\nmodel = "test_resnet"\nweights = "file:bad.pth"\n'
     )
-    monkeypatch.setattr(cli, "_report", lambda *_: None)
+    monkeypatch.setattr("bench.commands.report.write_report", lambda *_: None)
     result = CliRunner().invoke(cli.app, ["run", "mixed.toml"])
     assert result.exit_code == 1, result.output
     rows = [json.loads(path.read_text()) for path in (tmp_path / "results/mixed/cells").glob("*-s*.json")]
