@@ -109,6 +109,8 @@ def _measured(plan: Plan, where: torch.device) -> dict[tuple[str, str, int], flo
         log.warning("%s cannot be read (%s): the report will make it anew", path, brief(error))
         return {}
     rows = rows[(rows["status"] == "ok") & (rows["device"] == device.describe(where))]
+    # Predictions that were made elsewhere have no cost.
+    rows = rows.dropna(subset=["fit_seconds", "images_seen", "epochs", "n_train", "n_val", "n_test"])
     sums: dict[tuple[str, str, int], list[float]] = defaultdict(lambda: [0.0, 0.0])
     for row in rows.itertuples():
         total = sums[row.backbone, row.strategy, int(row.size)]
