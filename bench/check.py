@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from bench import registry
 from bench.check_fusion import examine_fusion
-from bench.contract import KINDS, Backbone, Fusion, Hparams, Predictor, Protocol, Strategy, Task
+from bench.contract import KINDS, Backbone, Fusion, Hparams, Info, Predictor, Protocol, Split, Strategy, Task
 from bench.errors import Spoiled
 from bench.finetune import FineTune, ProbedFineTune
 from bench.images import predict, to_device
@@ -74,15 +75,21 @@ def _told(console: Console, what: str, findings: Iterator[tuple[str, str]]) -> b
 
 def phantom_task(kind: str, size: int = SIZE, images: int = IMAGES) -> Task:
     """A task of a few phantom images on the CPU, every class among them."""
+    info, splits = _drawn(kind, size)
+    parts = {}
+    for name, split in splits.items():
+        whole = to_device(split, f"check/{kind}/{name}", torch.device("cpu"))  # a copy: a strategy may change it
+        parts[name] = whole.take(np.arange(min(images, len(whole))))
+    return Task(info, size, **parts)
+
+
+@cache
+def _drawn(kind: str, size: int) -> tuple[Info, dict[str, Split]]:
+    """Drawn once for all strategies: drawing takes as long as a fit."""
     dataset = registry.open_dataset(SHIFT if kind == "shift" else PHANTOMS[kind], Path("."))
     second = (dataset.target or registry.open_dataset(SECOND, Path("."))).load("train", size)
     unknown = replace(second, labels=np.zeros(len(second), dtype=np.int64))
-    splits = {"train": dataset.load("train", size), "val": dataset.load("val", size), "second": unknown}
-    parts = {}
-    for name, split in splits.items():
-        whole = to_device(split, f"check/{kind}/{name}", torch.device("cpu"))
-        parts[name] = whole.take(np.arange(min(images, len(whole))))
-    return Task(dataset.info, size, **parts)
+    return dataset.info, {"train": dataset.load("train", size), "val": dataset.load("val", size), "second": unknown}
 
 
 def new_run(seed: int = 3, backbone: Backbone = BACKBONE, protocol: Protocol = PROTOCOL, size: int = SIZE) -> Run:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from bench import clock, metrics, registry, runner, store
 from bench.contract import Backbone, Protocol, Task
 from bench.executors import execute
 from bench.plan import make_plan
+from tests.processes import started
 from tests.small import CHECKOUT, NET, matrix
 
 MEASURED = (
@@ -132,22 +132,18 @@ def test_more_seeds_keep_what_is_there_and_reuse_the_tuning(finished: Path, tmp_
 def test_kill_9_in_the_middle_then_the_same_command_gives_the_uninterrupted_rows(
     finished: Path, tmp_path: Path
 ) -> None:
-    script = (
-        "import sys; from pathlib import Path; import torch; torch.set_num_threads(1)\n"
-        "from tests.test_runner import run; run(Path(sys.argv[1]))"
-    )
     published: dict[Path, int] = {}
     kills = 0
     for wait_for in (1, 4, 7):  # files: after the first trials, in mid-matrix, and late
-        process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], cwd=CHECKOUT)
+        command = started(run, tmp_path)
         deadline = time.monotonic() + 240
-        while process.poll() is None and time.monotonic() < deadline:
+        while command.is_alive() and time.monotonic() < deadline:
             if len(list((tmp_path / "cells").glob("*.json*"))) >= wait_for:
-                process.send_signal(signal.SIGKILL)
+                command.kill()
                 kills += 1
                 break
             time.sleep(0.01)
-        process.wait()
+        command.join()
         now = {p: p.stat().st_mtime_ns for p in (tmp_path / "cells").glob("*-s*.json")}
         assert {p: now[p] for p in published} == published  # no finished row was run again
         published = now
