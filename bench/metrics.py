@@ -99,25 +99,21 @@ def all_scores(labels: np.ndarray, probs: np.ndarray, kind: Kind) -> dict[str, f
 def auc_interval(
     labels: np.ndarray, probs: np.ndarray, kind: Kind, seed: int = 0, resamples: int = 1000
 ) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of `auc` over test images, resampled within classes (within each label's
-    positives and negatives, for multi-label), so that no resample loses a class. NaN where the AUC is."""
+    """95 % percentile bootstrap interval of `auc` over test images, resampled within classes, so that no resample loses
+    one. Of multi-label tasks images are resampled as they are, with all their labels, whose errors go together; a
+    resample that loses a label does not count. NaN where the AUC is."""
     truth, scores = _columns(labels, probs, kind)
-    rng = np.random.default_rng(seed)
+    groups = np.zeros(len(labels), np.int64) if kind == "multi-label" else labels.astype(np.int64)
+    few = len(groups) * resamples <= KEPT
+    weights = (
+        _kept(groups.tobytes(), seed, resamples)
+        if few
+        else _resample_weights(groups, np.random.default_rng(seed), resamples)
+    )
+    means = np.mean([_bootstrap_auc(truth[:, k], scores[:, k], weights) for k in range(scores.shape[1])], axis=0)
     if kind == "multi-label":
-        draws = [
-            _bootstrap_auc(truth[:, k], scores[:, k], _resample_weights(truth[:, k].astype(int), rng, resamples))
-            for k in range(scores.shape[1])
-        ]
-    else:
-        few = labels.size * resamples <= KEPT
-        weights = (
-            _kept(labels.astype(np.int64).tobytes(), seed, resamples)
-            if few
-            else _resample_weights(labels, rng, resamples)
-        )
-        draws = [_bootstrap_auc(truth[:, k], scores[:, k], weights) for k in range(scores.shape[1])]
-    means = np.mean(draws, axis=0)
-    if not np.isfinite(means).all():
+        means = means[np.isfinite(means)]
+    if not len(means) or not np.isfinite(means).all():
         return float("nan"), float("nan")
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
@@ -167,7 +163,9 @@ def _bootstrap_auc(truth: np.ndarray, scores: np.ndarray, weights: np.ndarray) -
     positive = np.add.reduceat(weights[:, order] * truth[order], starts, axis=1).astype(np.float64)
     negative = np.add.reduceat(weights[:, order] * ~truth[order], starts, axis=1).astype(np.float64)
     below = np.cumsum(negative, axis=1) - negative
-    return (positive * (below + negative / 2)).sum(axis=1) / (positive.sum(axis=1) * negative.sum(axis=1))
+    pairs = positive.sum(axis=1) * negative.sum(axis=1)
+    won = (positive * (below + negative / 2)).sum(axis=1)
+    return np.divide(won, pairs, out=np.full(len(won), np.nan), where=pairs > 0)
 
 
 def _ece(confidence: np.ndarray, correct: np.ndarray) -> float:

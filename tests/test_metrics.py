@@ -98,6 +98,21 @@ def test_bootstrap_interval_holds_the_auc_and_repeats(kind: str) -> None:
     assert (low, high) == metrics.auc_interval(labels, probs, kind)
 
 
+def test_the_interval_of_labels_that_err_together_is_as_wide_as_their_mean_varies() -> None:
+    """Fourteen labels of an image whose scores share an error: their mean varies more than if each had its own."""
+    draw = np.random.default_rng(0)
+
+    def drawn() -> tuple[np.ndarray, np.ndarray]:
+        shared, own = draw.normal(size=(400, 1)), draw.normal(size=(400, 14))
+        labels = (draw.normal(size=(400, 1)) + own > 1).astype(int)
+        noise = 0.8 * shared + 0.6 * draw.normal(size=(400, 14))
+        return labels, 1 / (1 + np.exp(-(labels + noise)))
+
+    spread = np.std([metrics.auc(*drawn(), "multi-label") for _ in range(200)])
+    low, high = metrics.auc_interval(*drawn(), "multi-label")
+    assert (high - low) / (2 * 1.96) == pytest.approx(spread, rel=0.25)
+
+
 def test_bootstrap_interval_is_as_wide_as_hanley_and_mcneil_say() -> None:
     """Binary AUC of normal scores: standard error by Hanley & McNeil 1982."""
     rng = np.random.default_rng(0)
