@@ -93,6 +93,24 @@ def test_one_seed_is_no_verdict(tmp_path: Path) -> None:
         breaches(found, 0.01)
 
 
+def test_a_cell_with_one_seed_does_not_keep_the_mean_from_being_judged(tmp_path: Path) -> None:
+    a = [*cells("s", [0.80, 0.81, 0.82]), *cells("t", [0.80, 0.81, 0.82]), *cells("alone", [0.9])]
+    b = [*cells("s", [0.75, 0.761, 0.77]), *cells("t", [0.75, 0.761, 0.77]), *cells("alone", [0.9])]
+    found = compared(tmp_path, a, b)
+    assert found.mean[0] == pytest.approx(-0.05, abs=0.001)
+    assert found.mean[2] < 0
+    assert "1 cell with one seed in both; not in the mean" in " ".join(sentences(found))
+
+
+def test_of_many_cells_some_differ_by_chance_and_none_fails_for_it(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    sides = [[one for n in range(200) for one in cells(f"s{n}", rng.normal(0.8, 0.01, 5), fingerprint=f"f{n}")]
+             for _ in range(2)]  # fmt: skip
+    found = compared(tmp_path, *sides)
+    assert (found.cells["verdict"] == "regressed").sum() > 0
+    assert [said for said in breaches(found, 0.0) if "mean" not in said] == []
+
+
 def test_seeds_that_all_agree_are_no_proof(tmp_path: Path) -> None:
     found = compared(tmp_path, cells("probe", [0.8, 0.8, 0.8]), cells("probe", [0.81, 0.81, 0.81]))
     assert found.cells["verdict"].tolist() == ["cannot be told"]

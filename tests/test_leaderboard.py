@@ -12,7 +12,9 @@ import pytest
 
 from bench.report.frames import current, read_rows
 from bench.report.leaderboard import Leaderboard, leaderboard
-from bench.report.words import answer, winner
+from bench.report.same_images import judged_on
+from bench.report.significance import TooFew, against_control
+from bench.report.words import answer, cautions, winner
 from tests.fake_results import Row, row, rows, write
 
 
@@ -49,6 +51,57 @@ def test_a_datasets_backbones_share_its_weight(table: Any) -> None:
     assert found.loc["full_finetune", "gain"] == pytest.approx(0.0)
     assert np.isnan(found.loc["scratch", "gain"])
     assert (board.control, board.blocks_used, board.blocks_left_out, board.datasets) == ("scratch", 3, 0, ("d1", "d2"))
+
+
+@pytest.mark.parametrize(
+    ("dataset", "images"),
+    [
+        ("breastmnist", "breastmnist"),
+        ("organamnist->organcmnist", "organcmnist"),
+        ("breastmnist->corrupted:blur-3", "breastmnist"),
+        ("csv:scans.csv@siemens->@philips", "csv:scans.csv@philips"),
+        ("csv:a@b.csv@siemens->corrupted:blur-3", "csv:a@b.csv@siemens"),
+    ],
+)
+def test_what_a_dataset_is_tested_on(dataset: str, images: str) -> None:
+    assert judged_on(dataset) == images
+
+
+def test_shifts_that_are_tested_on_the_same_images_are_one_dataset(table: Any) -> None:
+    made = []
+    for kind in range(6):
+        for strategy, auc in (("scratch", 0.6), ("full_finetune", 0.7)):
+            made += cell(f"d1->corrupted:blur-{kind}", "b", strategy, [auc, auc + 0.01])
+    for strategy, auc in (("scratch", 0.9), ("full_finetune", 0.6)):
+        made += cell("d2", "b", strategy, [auc, auc + 0.01])
+    board = leaderboard(table(made))
+    assert board.matrix is not None
+    assert board.matrix.datasets == ("d1", "d2")
+    assert len(board.datasets) == 7
+    assert by_label(board).loc["full_finetune", "auc"] == pytest.approx((0.705 + 0.605) / 2)
+    assert isinstance(against_control(board), TooFew)
+    assert "on 1 of 2 datasets (shifts that are tested on the same images are one)" in " ".join(
+        answer(board, table(made))
+    )
+
+
+def test_a_strategy_that_adapts_to_the_test_images_wins_nothing(table: Any) -> None:
+    made = [*cell("d", "b", "scratch", [0.6, 0.61]), *cell("d", "b", "full_finetune", [0.7, 0.71])]
+    rows = table([*made, *cell("d", "b", "tent", [0.9, 0.91], transductive=True)])
+    board = leaderboard(rows)
+    assert board.ranked["label"].tolist() == ["full_finetune", "scratch"]
+    assert "tent" in board.table["label"].tolist()
+    assert (
+        "Transductive",
+        "tent is not ranked: it adapts to the test images themselves, which the others never see.",
+    ) in (cautions(rows))
+    assert leaderboard(rows, "backbone").ranked["label"].tolist() == ["b"]
+
+
+def test_it_is_said_that_all_seeds_share_a_draw_of_training_images(table: Any) -> None:
+    few = table(cell("d", "b", "scratch", [0.6, 0.61], per_class=10))
+    assert "One draw of training images" in dict(cautions(few))
+    assert "One draw of training images" not in dict(cautions(table(cell("d", "b", "scratch", [0.6, 0.61]))))
 
 
 def test_an_incomplete_block_counts_for_nobody(table: Any) -> None:

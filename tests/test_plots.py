@@ -158,7 +158,14 @@ def test_trials_are_measured_from_the_best_complete_one_of_their_cell() -> None:
     assert found["behind"].tolist() == pytest.approx([0, -0.2, np.nan, 0], nan_ok=True)
     assert found["lr"].tolist() == pytest.approx([0.1, 0.2, np.nan, np.nan], nan_ok=True)
     assert with_rates(found, ["u", "s"]) == ["s"]
-    assert optimism(rows, trials).to_dict() == pytest.approx({"f": 0.7 - 0.81, "g": 0.6 - 0.81})
+
+
+def test_the_val_auc_of_the_trial_that_was_chosen_counts_and_not_the_highest() -> None:
+    rows = pd.DataFrame([row("d", "b", "s", seed, 0.8, fingerprint="f", hparams='{"lr": 0.1}') for seed in (0, 1)])
+    states = [({"lr": 0.1}, "complete", 0.7), ({"lr": 0.2}, "complete", 0.75), ({"lr": 0.3}, "pruned", 0.9)]
+    names = ("hparams", "state", "val_auc")
+    trials = pd.DataFrame([{"fingerprint": "f"} | dict(zip(names, one, strict=True)) for one in states])
+    assert optimism(rows, trials).to_dict() == pytest.approx({"f": 0.7 - 0.81})
 
 
 def test_a_curve_that_stopped_early_holds_its_last_value_and_backbones_count_alike() -> None:

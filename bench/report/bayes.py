@@ -6,12 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.report.significance import TooFew
+from bench.report.significance import MIN_DATASETS, TooFew
 
 DRAWS = 20_000
-MIN_DATASETS = 3
-"""Fewest with which a probability can reach .95: where all of n datasets show the same gain, it is
-1 - (1 - sqrt(1/2))**n, because the prior counts as one dataset of no difference."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,8 @@ def signed_rank(gains: np.ndarray, rope: float, draws: int = DRAWS, seed: int = 
     """
     if len(gains) < MIN_DATASETS:
         return TooFew(
-            f"No probabilities: with fewer than {MIN_DATASETS} datasets none could reach .95, however alike the gains."
+            f"No probabilities: fewer than {MIN_DATASETS} datasets say too little of a further one. Three that agree "
+            "would be enough for .97."
         )
     values = np.concatenate([[0.0], gains])
     walsh = (values[:, None] + values) / 2

@@ -13,12 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.stats import t as student
 
 from bench.errors import UsageError
 from bench.report.delong import image_variance
 from bench.report.frames import CELL, IDENTITY, current, ok, read_rows
-from bench.report.intervals import Noise, seed_noise
+from bench.report.intervals import LEVEL, Noise, seed_noise
 from bench.report.predictions import read
+from bench.report.same_images import judged_on
+from bench.report.significance import holm
 from bench.report.stats import padded
 
 IMPROVED, REGRESSED, SAME, UNTOLD = "improved", "regressed", "no difference shown", "cannot be told"
@@ -46,11 +49,13 @@ class Comparison:
     b: str
     cells: pd.DataFrame
     """Cells with a result of the same seed in both, the worst difference first. Columns: those of CELL, `a` and `b`
-    (mean test AUC over the seeds in both), `difference`, `low`, `high` (NaN with one seed), `seeds`, `images` (whether
-    the interval holds the noise of the test images), `verdict`."""
+    (mean test AUC over the seeds in both), `difference`, `low`, `high` (NaN with one seed), `error` and `freedom` (the
+    standard error of the difference and its degrees of freedom), `seeds`, `images` (whether the interval holds the
+    noise of the test images), `verdict`."""
     mean: tuple[float, float, float]
     """Difference and its interval, over the cells of each dataset and then over datasets; NaN where it is unknown.
-    Ensembles are not in it, where there are other cells: they are made of those."""
+    Ensembles are not in it, where there are other cells: they are made of those. Nor are cells with one seed in both,
+    where others have more: nothing is known of their noise."""
     mean_images: bool
     datasets: tuple[str, ...]
     only_a: pd.DataFrame
@@ -89,7 +94,8 @@ def compare(a: Path, b: Path) -> Comparison:
     variances = [_images(part, a, b) if there[part.index].all() else np.nan for part in parts]
     cells = pd.DataFrame([_cell(part, v) for part, v in zip(parts, variances, strict=True)])
     single = [at for at, part in enumerate(parts) if part[["fusion_a", "fusion_b"]].isna().all(axis=None)]
-    counted = single or range(len(parts))  # what an ensemble is made of is in the mean already
+    counted = single or list(range(len(parts)))  # what an ensemble is made of is in the mean already
+    counted = [at for at in counted if len(parts[at]) > 1] or counted
     mean = _mean(
         [parts[at] for at in counted], cells["dataset"].iloc[counted].tolist(), [variances[at] for at in counted]
     )
@@ -107,7 +113,9 @@ def compare(a: Path, b: Path) -> Comparison:
 
 def breaches(found: Comparison, most: float) -> list[str]:
     """Why B fails under a loss of at most `most`: the mean's or a cell's interval lies below -`most` entirely, or a run
-    with a result in A failed in B. Raises UsageError where no difference has an interval, since nothing could fail."""
+    with a result in A failed in B. Of cells, which are many, the test is corrected for their number (Holm): where none
+    lost as much, one fails in 1 of 40 comparisons. Raises UsageError where no difference has an interval, since nothing
+    could fail."""
     if found.cells["low"].isna().all():
         fix = "Run both with --seeds 2 or more."
         raise UsageError(
@@ -117,7 +125,11 @@ def breaches(found: Comparison, most: float) -> list[str]:
     said = []
     if high < -most:
         said.append(f"the mean differs by {difference:+.3f} ({low:+.3f} to {high:+.3f})")
-    worse = found.cells[found.cells["high"] < -most]
+    tested = found.cells[found.cells["low"].notna()]
+    beyond = (-most - tested["difference"]).to_numpy()
+    with np.errstate(divide="ignore", invalid="ignore"):  # without any noise it is certain, either way
+        p = np.where(beyond > 0, student.sf(beyond / tested["error"].to_numpy(), tested["freedom"].to_numpy()), 1.0)
+    worse = tested[np.array(holm(p.tolist())) < (1 - LEVEL) / 2]
     said += [
         f"{c.dataset} · {c.backbone} · {c.strategy}: {c.difference:+.3f} ({c.low:+.3f} to {c.high:+.3f})"
         for c in worse.head(NAMED).itertuples()
@@ -133,7 +145,8 @@ def breaches(found: Comparison, most: float) -> list[str]:
 def _cell(part: pd.DataFrame, images: float) -> dict[str, object]:
     differences = (part["test_auc_b"] - part["test_auc_a"]).to_numpy(dtype=float)
     difference = float(differences.mean())
-    low, high = _interval([differences], np.ones(1), images)
+    noise = _noise([differences], np.ones(1), images)
+    low, high = _interval(difference, noise, images)
     verdict = UNTOLD if np.isnan(low) else IMPROVED if low > 0 else REGRESSED if high < 0 else SAME
     return {
         **{name: part[name].iloc[0] for name in CELL},
@@ -142,6 +155,8 @@ def _cell(part: pd.DataFrame, images: float) -> dict[str, object]:
         "difference": difference,
         "low": low,
         "high": high,
+        "error": float(np.sqrt(noise.variance)),
+        "freedom": float(noise.freedom),
         "seeds": len(part),
         "images": not np.isnan(images),
         "verdict": verdict,
@@ -153,24 +168,26 @@ def _mean(
 ) -> tuple[float, float, float]:
     """Mean over the cells of each dataset, then over datasets. The cells of a dataset share its test images: their
     errors are taken to go together entirely, which is cautious."""
-    names, place, sizes = np.unique(datasets, return_inverse=True, return_counts=True)
+    names, place, sizes = np.unique([*map(judged_on, datasets)], return_inverse=True, return_counts=True)
     weights = 1 / (sizes[place] * len(names))
     differences = [(part["test_auc_b"] - part["test_auc_a"]).to_numpy(dtype=float) for part in parts]
     by_dataset = np.bincount(place, weights * np.sqrt(images))
-    low, high = _interval(differences, weights, float((by_dataset**2).sum()))
-    return float(weights @ [one.mean() for one in differences]), low, high
+    of_images = float((by_dataset**2).sum())
+    mean = float(weights @ [one.mean() for one in differences])
+    return mean, *_interval(mean, _noise(differences, weights, of_images), of_images)
 
 
-def _interval(differences: Sequence[np.ndarray], weights: np.ndarray, images: float) -> tuple[float, float]:
-    """Of the weighted mean of cells' differences, each of [S] seeds. Without predictions (`images` is NaN) it is over
-    seeds only; seeds that all agree on a difference tell nothing of its error, so then there is no interval either."""
-    mean = weights @ [one.mean() for one in differences]
+def _noise(differences: Sequence[np.ndarray], weights: np.ndarray, images: float) -> Noise:
+    """Of the weighted mean of cells' differences, each of [S] seeds: over seeds only where `images`, the variance that
+    the test images cause, is NaN."""
     noise = seed_noise(padded([[one.tolist() for one in differences]])[0], weights)
-    if np.isnan(images):
-        half = float(noise.half_width)
-        return (np.nan, np.nan) if half == 0 and mean != 0 else (mean - half, mean + half)
-    half = float((noise + Noise(np.array(images), np.zeros(()))).half_width)
-    return mean - half, mean + half
+    return noise if np.isnan(images) else noise + Noise(np.array(images), np.zeros(()))
+
+
+def _interval(mean: float, noise: Noise, images: float) -> tuple[float, float]:
+    """Seeds that all agree on a difference tell nothing of its error: without predictions there is no interval then."""
+    half = float(noise.half_width)
+    return (np.nan, np.nan) if np.isnan(images) and half == 0 and mean != 0 else (mean - half, mean + half)
 
 
 def _images(part: pd.DataFrame, a: Path, b: Path) -> float:

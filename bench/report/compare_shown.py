@@ -43,7 +43,10 @@ def sentences(found: Comparison) -> list[str]:
         )
     alone = int((found.cells["seeds"] == 1).sum())
     if alone:
-        said.append(f"{_n(alone, 'cell')} with one seed in both: a single pair of fits tells nothing of other seeds.")
+        kept = "; not in the mean" if alone < number else ""
+        said.append(
+            f"{_n(alone, 'cell')} with one seed in both{kept}: a single pair of fits tells nothing of other seeds."
+        )
     if bare := int((~found.cells["images"]).sum()):
         said.append(
             f"In {_n(bare, 'cell')} the interval leaves out the noise of the test images, since the predictions of the "

@@ -10,8 +10,9 @@ from numpy.polynomial import Chebyshev
 from scipy.special import stdtrit
 
 from bench.report import stats
-from bench.report.leaderboard import CONTROLS, MIN_COVERAGE, ROPE
+from bench.report.leaderboard import CONTROLS, MIN_COVERAGE, NO_RIVAL, ROPE
 from bench.report.matrix import Z
+from bench.report.same_images import judged_on
 from bench.report.tables import amount
 
 FACETS = ("dataset", "backbone", "size", "amount", "kind")
@@ -24,7 +25,8 @@ def embedded(rows: pd.DataFrame) -> dict[str, Any]:
     `labels` holds the values of each of `strategy` and FACETS in the order in which the leaderboard sorts them, and the
     column of that name holds positions in it. `amount` is how much of the training images was used: fraction and images
     a class together. A row without a result has a null `auc`. `error` is the standard error of the test AUC that the
-    test images cause.
+    test images cause. `testedOn`: of each dataset a number that datasets with the same test images have alike; `tags`
+    are of strategies that are not ranked.
     """
     keys = {"amount": ["fraction", "per_class"]}
     labels, columns = {}, {}
@@ -47,6 +49,8 @@ def embedded(rows: pd.DataFrame) -> dict[str, Any]:
         "labels": labels,
         "columns": columns,
         "tags": _tags(rows),
+        "noRival": NO_RIVAL,
+        "testedOn": pd.factorize(pd.Series(map(judged_on, labels["dataset"])))[0].tolist(),
         "controls": CONTROLS,
         "minCoverage": MIN_COVERAGE,
         "draws": stats.DRAWS,

@@ -2,7 +2,8 @@
 
 A block is what two entries have in common when they are compared: for strategies the dataset, backbone, size and
 amount of training data. Means are taken within a dataset first and then over datasets, because the dataset is the
-statistical unit: five backbones on one dataset are not five datasets.
+statistical unit: five backbones on one dataset are not five datasets, nor are five shifts that are tested on the same
+images.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ CONTROLS = ("scratch", "source_only")
 MIN_COVERAGE = 0.5
 """An entry with results in fewer of the blocks is listed without a rank: it would cost the others most of their
 blocks."""
+
+NO_RIVAL = "it adapts to the test images themselves, which the others never see"
+"""Why a transductive strategy is listed without a rank."""
 
 ROPE = 0.01
 """Region of practical equivalence: two mean test AUCs that differ by no more are as good as each other."""
@@ -49,6 +53,7 @@ class Leaderboard:
     blocks_used: int
     blocks_left_out: int
     datasets: tuple[str, ...]
+    """Names, sorted; `matrix.datasets` are those that count as one."""
     seeds: int
     """Fewest seeds of any compared entry in any block: with 1 there are no intervals."""
     control: str | None
@@ -83,6 +88,9 @@ def leaderboard(rows: pd.DataFrame, by: str | Sequence[str] = "strategy") -> Lea
     table["runs"] = results.groupby("_entry").size().reindex(table.index, fill_value=0)
     table["runs_any"] = numbered.groupby("_entry").size().reindex(table.index, fill_value=0)
     table["ranked"] = (with_result > 0) & (with_result >= MIN_COVERAGE * results["_block"].nunique())
+    if "strategy" in keys:
+        seen = numbered["transductive"].fillna(False).astype(bool).groupby(numbered["_entry"]).any()
+        table["ranked"] &= ~seen.reindex(table.index, fill_value=False)
 
     compared = results[results["_entry"].isin(table.index[table["ranked"]])]
     entries_in = compared.groupby("_block")["_entry"].nunique()

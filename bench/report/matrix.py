@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bench.report import stats
+from bench.report.same_images import judged_on
 
 Z = 1.959964
 """Normal quantile of a two-sided 95 % interval."""
@@ -21,7 +22,7 @@ class Matrix:
     labels: tuple[str, ...]
     """[E]"""
     datasets: tuple[str, ...]
-    """[D], sorted."""
+    """[D], sorted, by their test images: shifts that are tested on the same ones are one."""
     scores: np.ndarray
     """Test AUC [E, B, S]; where a cell has fewer seeds, the rest is NaN."""
     errors: np.ndarray
@@ -64,7 +65,7 @@ def matrix(used: pd.DataFrame, labels: Sequence[str]) -> Matrix:
     blocks = used.drop_duplicates("_block").sort_values("_block")
     lists = used.groupby(["_entry", "_block"])["test_auc"].agg(list)
     scores = stats.padded([[lists[entry, block] for block in blocks["_block"]] for entry in entries])
-    members = pd.get_dummies(blocks["dataset"])
+    members = pd.get_dummies(blocks["dataset"].map(judged_on))
     by_dataset = members.to_numpy(dtype=float)
     errors = (used["test_auc_hi"] - used["test_auc_lo"]) / (2 * Z)
     # A mean over some of the seeds is no mean.

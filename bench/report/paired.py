@@ -26,9 +26,10 @@ from bench.report.intervals import Noise, seed_noise
 from bench.report.leaderboard import Leaderboard
 from bench.report.matrix import Matrix
 from bench.report.predictions import Predicted, read
+from bench.report.same_images import judged_on
 from bench.report.significance import TooFew
 
-BLOCK = [name for name in CELL if name not in ("dataset", "strategy")]
+BLOCK = [name for name in CELL if name != "strategy"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +70,7 @@ def paired(board: Leaderboard, one: str, other: str, folders: Sequence[Path]) ->
     if board.matrix is None:
         return []
     used = board.used[["fingerprint", "seed", "kind", *CELL]]
-    found = [_on(board.matrix, used, at, one, other, folders) for at in range(len(board.datasets))]
+    found = [_on(board.matrix, used, at, one, other, folders) for at in range(len(board.matrix.datasets))]
     tests = [part for part in found if isinstance(part, Paired)]
     return [*found, _mean(tests)] if len(tests) == len(found) > 1 else found
 
@@ -145,7 +146,7 @@ def _p(difference: float, noise: Noise) -> float:
 
 def _predictions(used: pd.DataFrame, dataset: str, strategy: str, folders: Sequence[Path]) -> list[Predicted] | TooFew:
     """Of a strategy's cell in each block of a dataset."""
-    rows = used[(used["dataset"] == dataset) & (used["strategy"] == strategy)]
+    rows = used[(used["dataset"].map(judged_on) == dataset) & (used["strategy"] == strategy)]
     found = []
     for _, cell in rows.groupby(BLOCK, dropna=False):
         predicted = read(cell, folders) if cell["fingerprint"].notna().all() else None

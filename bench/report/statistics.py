@@ -40,9 +40,10 @@ def section(evidence: Evidence) -> Section | None:
 
 
 _SPEAKS = (
-    "Three things vary: the seed of a run, the test images and the datasets. Intervals over seeds say what other seeds "
-    "would have given on these datasets and test images; a claim that two strategies differ must also survive other "
-    "test images; only the tests across datasets speak of other datasets, and they need many."
+    "Four things vary: the seed of a run, the draw of training images where not all are used, the test images and the "
+    "datasets. Intervals over seeds say what other seeds would have given on these datasets and images; a claim that "
+    "two strategies differ must also survive other test images; only the tests across datasets speak of other "
+    "datasets, and they need many. No figure speaks of another draw of training images: all seeds share one."
 )
 
 

@@ -48,13 +48,13 @@ def costs(used: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
 
 def spent(rows: pd.DataFrame) -> dict[str, float]:
     """What cells took: `seconds`, the `share` of them in which networks computed, and the training images a second of
-    the median fit (`rate`). Empty where no row says."""
+    the median fit (`rate`, NaN where it is not known). Empty where no row says."""
     known = rows.dropna(subset=["cell_seconds", "network_seconds"])
     total = float(known["cell_seconds"].sum())
     if total <= 0:
         return {}
     fits = known[known["fit_seconds"] > 0]
-    rate = (fits["images_seen"] / fits["fit_seconds"]).median()
+    rate = (fits["images_seen"] / fits["fit_seconds"]).astype("float64").median()
     return {"seconds": total, "share": float(known["network_seconds"].sum()) / total, "rate": float(rate)}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from bench.report.frames import CELL, ok
-from bench.report.leaderboard import ROPE, Leaderboard
+from bench.report.leaderboard import NO_RIVAL, ROPE, Leaderboard
 from bench.report.significance import MIN_DATASETS, TooFew, against_control
 
 SMALL_VAL = 200
@@ -101,11 +101,12 @@ def _distance(entry: pd.Series, value: str, margin: str, sign: str) -> str:
 
 
 def _reach(board: Leaderboard) -> list[str]:
-    n = len(board.datasets)
+    n = len(board.matrix.datasets) if board.matrix else 0
+    shared = " (shifts that are tested on the same images are one)" if n < len(board.datasets) else ""
     if n == 1:
-        return ["With one dataset it cannot be told whether this holds for others."]
+        return [f"With one dataset{shared} it cannot be told whether this holds for others."]
     first = board.ranked.iloc[0]
-    agree = f"{first['label']} had the highest mean test AUC on {int(first['wins'])} of {n} datasets."
+    agree = f"{first['label']} had the highest mean test AUC on {int(first['wins'])} of {n} datasets{shared}."
     if n < MIN_DATASETS:
         return [agree, f"{n} datasets are too few to test whether this holds for others, so no p-value is given."]
     tests = against_control(board)
@@ -156,11 +157,22 @@ def cautions(
     undefined = int((rows["status"] == "ok").sum()) - len(results)
     if undefined:
         warn(f"{_runs(undefined)} without a test AUC", "A class is absent from the test split; left out.")
+    few = _unique(results.loc[results["per_class"].notna() | (results["fraction"] < 1).fillna(False), "dataset"])
+    if few:
+        warn(
+            "One draw of training images",
+            f"{_the(few)}: all seeds were trained on the same part of the training images. What another draw would "
+            "have given is in no interval here, and with few images that may be more than anything else.",
+        )
     small = rows.groupby("dataset")["n_val"].min().dropna()
     small = small[small < SMALL_VAL]
     if len(small):
         named = _the([f"{dataset} ({n})" for dataset, n in small.items()])
         warn("Few validation images", f"{named}: choosing among trials there is mostly noise.")
+    seen = _unique(results.loc[results["transductive"].fillna(False).astype(bool), "strategy"])
+    if seen:
+        verb = "is" if len(seen) == 1 else "are"
+        warn("Transductive", f"{_the(seen)} {verb} not ranked: {NO_RIVAL}.")
     enlarged = rows[(rows["source_size"] < rows["size"]).fillna(False)]
     for (source, size), part in enlarged.groupby(["source_size", "size"]):
         how = f"{source}-pixel images enlarged to {size} ({_the(_unique(part['resize']))})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 import pandas as pd
@@ -65,7 +66,10 @@ def val_against_test(
 def optimism(results: pd.DataFrame, trials: pd.DataFrame) -> pd.Series:
     """Per cell (fingerprint): val AUC of the chosen trial minus the mean val AUC of the final fits, which have the same
     hyperparameters and other seeds."""
-    chosen = trials[trials["state"] == "complete"].groupby("fingerprint")["val_auc"].max()
+    complete = trials[trials["state"] == "complete"]
+    complete = complete.assign(hparams=complete["hparams"].map(json.dumps))  # as rows have them
+    complete = complete.merge(results[["fingerprint", "hparams"]].drop_duplicates())
+    chosen = complete.drop_duplicates("fingerprint").set_index("fingerprint")["val_auc"]
     final = results.groupby("fingerprint")["val_auc"].mean()
     return (chosen.astype(float) - final).dropna()
 

@@ -27,7 +27,8 @@ function leaderboard(data, rows, by) {
   }
   const table = [...entries.values()].sort((a, b) => a.key - b.key);
   for (const entry of table) {
-    entry.ranked = entry.cells.size > 0 && entry.cells.size >= data.minCoverage * blocksAny.size;
+    const seen = by.includes("strategy") && data.tags[entry.names[0]];
+    entry.ranked = !seen && entry.cells.size > 0 && entry.cells.size >= data.minCoverage * blocksAny.size;
   }
   let ranked = table.filter((entry) => entry.ranked);
   const complete = [...blocksAny].filter((b) => ranked.every((entry) => entry.cells.has(b))).sort((a, b) => a - b);
@@ -38,8 +39,9 @@ function leaderboard(data, rows, by) {
   const used = ranked.length ? complete : [];
   const datasetOf = new Map();
   for (const b of used) datasetOf.set(b, columns.dataset[ranked[0].cells.get(b)[0]]);
+  const testedOn = new Map([...datasetOf].map(([b, dataset]) => [b, data.testedOn[dataset]]));
   const control = by.includes("strategy") && data.controls.find((name) => ranked.some((entry) => entry.names[0] === name));
-  const resampling = ranked.length ? addFigures(data, ranked, used, datasetOf, control) : null;
+  const resampling = ranked.length ? addFigures(data, ranked, used, testedOn, control) : null;
   table.sort((a, b) => b.ranked - a.ranked || (a.ranked && (a.meanRank - b.meanRank || b.auc - a.auc)) || (a.label < b.label ? -1 : 1));
   const counts = ranked.flatMap((entry) => used.map((b) => entry.cells.get(b).length));
   return {
@@ -51,11 +53,11 @@ function leaderboard(data, rows, by) {
 }
 
 // Adds the figures to each ranked entry; gives the resampling that is left to do, or null. `used` are the complete
-// blocks, in order.
-function addFigures(data, ranked, used, datasetOf, control) {
+// blocks, in order; `testedOn` numbers the test images of each.
+function addFigures(data, ranked, used, testedOn, control) {
   const { auc, error, seconds, params } = data.columns;
-  const datasets = [...new Set(used.map((b) => datasetOf.get(b)))].sort((a, b) => a - b);
-  const place = used.map((b) => datasets.indexOf(datasetOf.get(b)));
+  const datasets = [...new Set(used.map((b) => testedOn.get(b)))].sort((a, b) => a - b);
+  const place = used.map((b) => datasets.indexOf(testedOn.get(b)));
   // A dataset's blocks share its weight.
   const share = place.map((d) => 1 / place.filter((other) => other === d).length);
   const weights = share.map((part) => part / datasets.length);

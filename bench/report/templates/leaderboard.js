@@ -115,7 +115,8 @@
     const runs = figure(entry.runs, `${entry.runs} of ${entry.runsAny}`);
     if (!entry.ranked) {
       const half = entry.cells.size && entry.cells.size * 2 >= board.blocksAny;
-      const why = `Not ranked: results in ${entry.cells.size} of ${plural(board.blocksAny, "block")}${half ? ", none of them complete" : ""}`;
+      const lacking = `results in ${entry.cells.size} of ${plural(board.blocksAny, "block")}${half ? ", none of them complete" : ""}`;
+      const why = `Not ranked: ${data.tags[entry.names[0]] && view() !== "backbone" ? data.noRival : lacking}`;
       const wide = figure(null, why, "", "");
       wide.colSpan = heads.filter((head) => board.control || head.dataset.key !== "gain").length - 2;
       return element("tr", { className: "unranked" }, name, wide, runs);
