@@ -75,11 +75,13 @@ def told(advice: Advice, path: Path) -> Iterator[RenderableType]:
 
 def _unlike(advice: Advice) -> str:
     near, facts = advice.likeness, advice.measured.facts
+    strategy, backbone = advice.prediction.candidates[advice.shortlist.first]
     differing = ", ".join(f"{name} ({_fact(name, advice)})" for name in near.apart)
     return (
-        f"the nearest known task is {near.nearest.dataset} at {near.nearest.size} px, at a distance of "
-        f"{near.distance:.1f}, where known datasets are at most {near.usual:.1f} from each other. "
-        f"{facts.dataset} differs in {differing}. What follows is little more than a guess: run more than the list."
+        f"the nearest task in which the first of the list, {strategy} on {backbone}, was ever run is "
+        f"{near.nearest.dataset} at {near.nearest.size} px, at a distance of {near.distance:.1f}, where known datasets "
+        f"are at most {near.usual:.1f} from each other. {facts.dataset} differs in {differing}. What follows is little "
+        "more than a guess: run more than the list."
     )
 
 

@@ -32,6 +32,7 @@ class Facts:
     images: int
     """Training images."""
     val_images: int
+    """That the probe was scored on."""
     classes: int
     kind: str
     modality: str

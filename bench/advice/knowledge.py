@@ -65,6 +65,11 @@ class Knowledge:
     def datasets(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(task.dataset for task in self.tasks))
 
+    def tasks_of(self, strategy: str, backbone: str) -> list[Facts]:
+        """In which the two were run."""
+        pair = (self.cells["strategy"] == strategy) & (self.cells["backbone"] == backbone)
+        return [self.tasks[at] for at in sorted(set(self.cells.loc[pair, "task"]))]
+
     def protocol(self, images: int, classes: int) -> Protocol:
         """That of the task with the most similar number of images a class: few images are given more epochs."""
 

@@ -14,7 +14,7 @@ NAMED = 3
 @dataclass(frozen=True)
 class Likeness:
     nearest: Facts
-    """The known task that differs least."""
+    """The task that differs least, of those that were asked about."""
     distance: float
     """From it, as facts.distance has it."""
     usual: float
@@ -29,7 +29,8 @@ class Likeness:
 
 
 def likeness(target: Facts, known: Sequence[Facts]) -> Likeness:
-    """Of a task to the known ones (at least one)."""
+    """Of a task to known ones (at least one): those in which what is advised was run, for an easy task in which only
+    probes were run says nothing of fine-tuning."""
     nearest = min(known, key=lambda one: distance(target, one))
     found = differences(target, nearest)
     apart = sorted((name for name in found if found[name] > 0), key=lambda name: -found[name])

@@ -60,7 +60,7 @@ def measure(
         raise DataError(f"{info.name}: val lacks images of a class, so nothing has an AUC. Add some to val.")
     counts = _counts(whole["train"].labels, len(info.classes))
     facts = Facts(
-        dataset=info.name, size=size, images=len(whole["train"]), val_images=len(whole["val"]),
+        dataset=info.name, size=size, images=len(whole["train"]), val_images=len(looked["val"]),
         classes=len(info.classes), kind=info.kind, modality=modality, imbalance=imbalance(counts),
         probe={label: found[0] for label, found in scores.items()},
     )  # fmt: skip
