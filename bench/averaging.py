@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -12,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from bench.contract import Task
 from bench.images import Images
 from bench.run import Run
+from bench.train import steps_of
 
 State = dict[str, Tensor]
 """A network's state dict: parameters and buffers."""
@@ -66,7 +66,7 @@ def reestimate_norms_on(net: nn.Module, images: Images, run: Run) -> None:
     # shares, since every batch counts the same.
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(run.seed))
     forward = run.predictor(net)
-    for index in order.tensor_split(math.ceil(len(order) / run.protocol.batch_size)):
+    for index in order.tensor_split(steps_of(len(order), run.protocol)):
         forward(images.batch(index.to(run.device))[0])
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

@@ -10,7 +10,9 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import timm
 import torch
+import torchvision
 from torch import Tensor
 
 from bench import ENGINE, device
@@ -32,7 +34,8 @@ def stored_features(
     """Features float32 [N, D] of the images, on their device: those on disk, else `computed` and put there. `facts` say
     how they are computed. They are kept under all that their bits depend on: the weights, the images' pixels, the
     code, the device and its threads."""
-    where = (device.describe(images.device), torch.get_num_threads(), torch.__version__, ENGINE)
+    versions = (torch.__version__, torchvision.__version__, timm.__version__)
+    where = (device.describe(images.device), torch.get_num_threads(), versions, ENGINE)
     parts = (resolve(backbone).hash, repr(backbone), _content(images), repr(facts), repr(where), _code())
     name = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:40]
     try:
@@ -55,7 +58,9 @@ def stored_features(
 @cache
 def _code() -> str:
     """What makes features of images: edited, it makes others."""
-    files = (Path(__file__).with_name(f"{name}.py") for name in ("backbones", "images", "run", "stages"))
+    files = (
+        Path(__file__).with_name(f"{name}.py") for name in ("backbones", "images", "run", "stages", "weights_origin")
+    )
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from bench.cache import cache_folder, filled, whole_file
 from bench.contract import SPLITS, Dataset, Info, Split
-from bench.decode import SUFFIXES, decode, is_gray
+from bench.decode import CODE, SUFFIXES, decode, is_gray
 from bench.errors import UNPRINTABLE, DataError
 from bench.splits import RATIOS, TRAIN_VAL, make_splits
 
@@ -100,7 +100,9 @@ class ImageFiles(Dataset):
             [files[rows].tolist(), self._key(rows), labels[rows].tolist()]
             for rows in (self.rows[name] for name in SPLITS)
         ]
-        return hashlib.sha256(json.dumps([parts, size, self.gray, self.info.classes]).encode()).hexdigest()
+        return hashlib.sha256(
+            json.dumps([parts, size, self.gray, self.info.kind, self.info.classes]).encode()
+        ).hexdigest()
 
     def _key(self, rows: np.ndarray) -> str:
         """sha256 (hex) of the bytes of these files, in order: the same on another machine or after a move."""
@@ -108,7 +110,7 @@ class ImageFiles(Dataset):
 
     def _images(self, rows: np.ndarray, size: int) -> np.ndarray:
         """uint8 [N, size, size] or [N, size, size, 3]: a memory map in the cache folder, filled on first use."""
-        key = f"{self._key(rows)[:24]}-{size}-{'gray' if self.gray else 'rgb'}"
+        key = f"{self._key(rows)[:24]}-{size}-{'gray' if self.gray else 'rgb'}-{CODE}"
         shape = (len(rows), size, size) if self.gray else (len(rows), size, size, 3)
         return filled(
             cache_folder("images") / f"{key}.npy",

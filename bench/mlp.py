@@ -18,7 +18,7 @@ from bench.best import Best, margin_of
 from bench.contract import Hparams, Protocol, Task
 from bench.finetune import task_loss
 from bench.probe import standardisation
-from bench.train import lr_factor, val_scores
+from bench.train import lr_factor, steps_of, val_scores
 
 HIDDEN = 512
 DROPOUT = (0.25, 0.5)
@@ -101,7 +101,7 @@ def fit_mlps(
     rate = torch.tensor([h["lr"] for h in hparams], device=device)
     decay = torch.tensor([h["weight_decay"] for h in hparams], device=device)
     decays = [decay if p.dim() == 3 else 0 * decay for p in parameters]  # of weights only, as in fastai
-    steps = math.ceil(len(train) / protocol.batch_size)
+    steps = steps_of(len(train), protocol)
     margin = margin_of(task, protocol)
     best = [Best(margin) for _ in range(count)]
     heads: list[Head | None] = [None] * count

@@ -22,7 +22,7 @@ from PIL import Image
 from bench import npzfile
 from bench.cache import cache_folder, filled, whole_file
 from bench.contract import Dataset, Info, Split
-from bench.decode import SUFFIXES, decode
+from bench.decode import CODE, SUFFIXES, decode
 from bench.download import fetch, verify
 from bench.errors import DataError, UsageError, brief, nearest
 from bench.imagefiles import checked_path, scanned
@@ -131,7 +131,7 @@ def _folder(source: str, path: Path) -> Dataset:
     digest = " ".join(scanned(files)[1])
 
     def images(size: int) -> np.ndarray:
-        name = hashlib.sha256(f"{size} natural {digest}".encode()).hexdigest()[:24]
+        name = hashlib.sha256(f"{size} natural {digest} {CODE}".encode()).hexdigest()[:24]
         shape = (len(files), size, size, 3)
         return filled(
             cache_folder("images") / f"{name}.npy",

@@ -42,6 +42,8 @@ class Cell:
     split_seed: int
     workspace: Path
     fingerprint: str
+    seeds: int
+    """Fits that the matrix asks for."""
     hashes: Mapping[str, str]
     """source_hash, weights_hash and data_hash, and second_hash where the cell uses the natural images."""
     info: Info | None
@@ -207,6 +209,7 @@ def _cell(
         split_seed=matrix.split_seed,
         workspace=workspace,
         fingerprint=_fingerprint(matrix, choice, pixels, hashes, shift=bool(dataset and dataset.target)),
+        seeds=matrix.seeds,
         hashes=hashes,
         info=dataset.info if dataset else None,
         natural=matrix.natural if second else "",
@@ -253,8 +256,9 @@ def _natural(matrix: Matrix, strategies: Iterable[Strategy], workspace: Path) ->
 
 def _fingerprint(matrix: Matrix, choice: Choice, pixels: int, hashes: Mapping[str, str], shift: bool) -> str:
     """The first 20 hex digits of the sha256 of the canonical JSON of all that determines a cell's result."""
-    # Not `asdict`, which copies: there may be a hundred thousand cells. The weights' hash counts, not where they were,
-    # and a name of the user's own changes nothing.
+    # Not `asdict`, which copies: there may be a hundred thousand cells. The weights' hash counts, not where they were.
+    # Names do, since a row says them: two datasets of equal content, or training from scratch beside two files of
+    # weights for one network, are two rows.
     network = {key: value for key, value in vars(choice.backbone).items() if key not in ("weights", "name")}
     protocol = dict(vars(matrix.protocol))
     if not shift:
@@ -263,7 +267,8 @@ def _fingerprint(matrix: Matrix, choice: Choice, pixels: int, hashes: Mapping[st
         del protocol["views"]  # none is what there was before there were any
     facts = {
         "engine": ENGINE,
-        "backbone": network,
+        "backbone": network | {"label": choice.backbone.label},
+        "dataset": choice.dataset,
         "strategy": choice.strategy,
         "settings": matrix.settings.get(choice.strategy, {}),
         "size": choice.size,

@@ -14,9 +14,11 @@ from bench.best import in_order, margin_of
 from bench.contract import Hparams, Protocol, Task
 from bench.network import Network
 from bench.run import Run
-from bench.train import lr_factor, val_scores
+from bench.train import lr_factor, steps_of, val_scores
 
 MOMENTUM = 0.9
+FLOOR = 0.1
+"""The least deviation of a feature that counts, as a share of the root mean square of all features' deviations."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +56,7 @@ def fit_heads(
     rate = torch.tensor([h["lr"] for h in hparams], device=device)[:, None]
     decay = torch.tensor([h["weight_decay"] for h in hparams], device=device)[:, None, None]
     shuffles = [torch.Generator().manual_seed(seed) for seed in seeds]
-    steps = math.ceil(len(train) / protocol.batch_size)
+    steps = steps_of(len(train), protocol)
     curves: list[list[float]] = [[] for _ in seeds]
 
     for epoch in range(protocol.epochs):
@@ -78,10 +80,12 @@ def fit_heads(
 
 
 def standardisation(train: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each feature, [D]. The deviation of one that is silent on train is infinite: a single flash
-    on val would outweigh all the rest."""
+    """Mean and deviation of each feature, [D]. The deviation of one that is silent on train is infinite, and that of
+    one that nearly is (a ReLU's, of few images) at least FLOOR: a single flash on val would outweigh all the rest, and
+    so would its weight in a head that goes back to raw features."""
     scale = train.std(0, correction=0)
-    return train.mean(0), scale.masked_fill(scale < 1e-6, math.inf)
+    floor = FLOOR * scale.square().mean().sqrt()
+    return train.mean(0), scale.clamp_min(floor).masked_fill(scale < 1e-6, math.inf)
 
 
 def probe_head(task: Task, run: Run) -> tuple[Tensor, Tensor]:
@@ -127,7 +131,9 @@ def _targets(task: Task, label_smoothing: float) -> Tensor:
 
 
 def _gradient(logits: Tensor, targets: Tensor, task: Task) -> Tensor:
-    """d(mean loss)/d(logits) of each problem, [P, B, K]."""
+    """d(mean loss)/d(logits) of each problem, [P, B, K]. The loss of a multi-label image is the sum of its labels', not
+    their mean as in bench.finetune.task_loss: SGD would train each label's head at a rate that falls with their number.
+    """
     if task.info.kind == "multi-label":
-        return (torch.sigmoid(logits) - targets) / (logits.shape[1] * logits.shape[2])
+        return (torch.sigmoid(logits) - targets) / logits.shape[1]
     return (torch.softmax(logits, dim=2) - targets) / logits.shape[1]

@@ -10,7 +10,7 @@ import torch
 
 from bench import ENGINE, device, provenance, registry
 from bench.contract import Task
-from bench.errors import Diverged, MedtransferError, printable
+from bench.errors import Diverged, MedtransferError, brief, printable
 from bench.plan import Cell
 
 SMALL_VAL = 100
@@ -63,7 +63,7 @@ def failure(error: BaseException) -> dict[str, Any]:
     if isinstance(error, Diverged):
         return {"status": "diverged", "reason": str(error)}
     if device.out_of_memory(error):
-        return {"status": "oom", "reason": f"out of memory: {str(error).splitlines()[0]} Try a smaller batch_size."}
+        return {"status": "oom", "reason": f"out of memory: {brief(error)} Try a smaller batch_size."}
     if isinstance(error, MedtransferError):
         return {"status": "failed", "reason": str(error)}
     where = traceback.extract_tb(error.__traceback__)[-1]

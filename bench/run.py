@@ -14,7 +14,7 @@ from bench import clock
 from bench.backbones import build_features, normalisation, width_of
 from bench.computing import USUAL, Computing
 from bench.contract import Backbone, Hparams, Protocol
-from bench.errors import Spoiled
+from bench.errors import Spoiled, UsageError
 from bench.feature_store import stored_features
 from bench.images import Images, normalise, resize
 from bench.lent import Lent, lend
@@ -129,7 +129,7 @@ class Run:
             network: Any = self.frozen()
             with torch.inference_mode(), self.autocast(), clock.network():
                 inputs = self.prepare(images)
-                found = _average_and_maximum(network.forward_features(inputs)) if maxima else network(inputs)
+                found = self._average_and_maximum(network, inputs) if maxima else network(inputs)
             last = (images, self.backbone, maxima, found.float())
             self.memory["embedded"] = last
         return last[3]
@@ -148,6 +148,14 @@ class Run:
             self.memory[key] = lend(features, [features])
         return self.unspoiled(key, "the shared features")  # type: ignore[return-value]
 
+    def _average_and_maximum(self, network: Any, inputs: Tensor) -> Tensor:
+        maps = network.forward_features(inputs)
+        if maps.ndim != 4 or getattr(network, "output_fmt", "NCHW") != "NCHW":
+            raise UsageError(
+                f"{self.backbone.label}: it has no feature maps as a CNN has. Take another strategy for it."
+            )
+        return torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], dim=1)
+
     def unspoiled(self, key: object, what: str) -> object:
         """What is kept under the key, for fits that must not change it. Raises Spoiled where one has."""
         kept = self.memory[key]
@@ -162,10 +170,6 @@ class Run:
         if key not in self.memory:
             self.memory[key] = tuple(t.to(self.device) for t in normalisation(self.backbone))
         return self.memory[key]  # type: ignore[return-value]
-
-
-def _average_and_maximum(maps: Tensor) -> Tensor:
-    return torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], dim=1)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from bench.backbones import build_features, count_flops
 from bench.best import margin_of
 from bench.contract import Dataset, Hparams, Predictor, Strategy, Task
 from bench.domains import between
-from bench.errors import Diverged
+from bench.errors import Diverged, UsageError
 from bench.images import Images, predict_all, to_device
 from bench.label_free import Judge, judge_on
 from bench.plan import Cell
@@ -37,6 +37,8 @@ def fit_cell(cell: Cell, seeds: Sequence[int], session: Session, started: str) -
     strategy does."""
     begun, computed = time.perf_counter(), clock.network_seconds()
     strategy = registry.load_strategy(cell.strategy, cell.workspace)
+    if registry.source_hash(cell.strategy, cell.workspace) != cell.hashes["source_hash"]:
+        raise UsageError(f"{cell.strategy}: it has changed since this run was planned. Run the same command again.")
     dataset, task = load(cell, session)
     device.reset_peak_memory(session.device)
     run = Run(
@@ -153,8 +155,9 @@ class Fit:
 def _fits(
     cell: Cell, strategy: Strategy, hparams: Hparams, task: Task, run: Run, seeds: Sequence[int], session: Session
 ) -> Iterator[list[Fit]]:
-    """The final fits with the best hyperparameters: one after the other, or all at once where the strategy can."""
-    groups = [list(seeds)] if strategy.fit_many is not None else [[seed] for seed in seeds]
+    """The final fits with the best hyperparameters: one after the other, or all at once where the strategy can. Then
+    always those of all seeds, of which some may be there already: last bits depend on how many are trained together."""
+    groups = [list(range(cell.seeds))] if strategy.fit_many is not None else [[seed] for seed in seeds]
     before = run.protocol.trials if run.protocol.trials > 1 else 0
     for number, group in enumerate(groups):
         text, share = f"fitting seed {', '.join(map(str, group))}", (before + number) / (before + len(groups))
@@ -192,7 +195,7 @@ def _fits(
             "disc_acc": json.dumps(own.meter.disc_acc) if own.meter.disc_acc else None,
             "peak_memory_mb": device.peak_memory_mb(run.device),
         }
-        yield [Fit(seed, predictor, columns) for seed, predictor in zip(group, predictors, strict=True)]
+        yield [Fit(seed, one, columns) for seed, one in zip(group, predictors, strict=True) if seed in seeds]
 
 
 def _scores(
@@ -222,7 +225,7 @@ def _predict_ms(predictor: Predictor, task: Task) -> float:
     """Milliseconds an image, in a batch, after a warm-up."""
     pixels, _ = task.val.batch(torch.arange(min(TIMED_BATCH, len(task.val)), device=task.val.device))
     with torch.inference_mode():
-        predictor(pixels)
+        predictor(pixels).cpu()
         started = time.perf_counter()
         predictor(pixels.clone()).cpu()
     return (time.perf_counter() - started) * 1000 / len(pixels)

@@ -42,7 +42,7 @@ class Session:
     loaded: tuple[object, Dataset, Task] | None = None
     borrowed: list[Lent[object]] = field(default_factory=list)
     """The images of the task that is loaded, to see whether a strategy changed them."""
-    unreadable: dict[object, DataError] = field(default_factory=dict)
+    unreadable: dict[object, str] = field(default_factory=dict)
     """Datasets that could not be read: a download that failed once is not tried again for every cell."""
 
 
@@ -51,7 +51,7 @@ def load(cell: Cell, session: Session) -> tuple[Dataset, Task]:
     images = (cell.dataset, cell.data_root, cell.hashes["data_hash"], cell.size, cell.protocol.resize)
     key = (images, cell.amount, cell.split_seed)
     if images in session.unreadable:
-        raise session.unreadable[images]
+        raise DataError(session.unreadable[images])
     _forget_spoiled(session)
     if session.loaded is None or session.loaded[0] != key:
         session.loaded = None
@@ -61,10 +61,12 @@ def load(cell: Cell, session: Session) -> tuple[Dataset, Task]:
         session.memory.pop("embedded", None)
         dataset = registry.open_dataset(cell.dataset, cell.data_root, cell.split_seed, cell.source_size, cell.workspace)
         content = dataset.content_hash(cell.size)
+        if content != cell.hashes["data_hash"]:
+            raise DataError(f"{cell.dataset}: it has changed since this run was planned. Run the same command again.")
         try:
             splits = {name: dataset.load(name, cell.size) for name in ("train", "val")}
         except DataError as error:
-            session.unreadable[images] = error
+            session.unreadable[images] = str(error)
             raise
         chosen = training_subset(splits["train"].labels, cell.amount.fraction, cell.amount.per_class, cell.split_seed)
         train, val = (to_device(split, f"{content}/{name}", session.device) for name, split in splits.items())

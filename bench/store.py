@@ -10,7 +10,6 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +102,7 @@ def record_trials(results: Path, fingerprint: str, trials: Sequence[Trial]) -> N
     """Append trials to the cell's file, in one write, and see it on disk; trials that take less than a second are seen
     there together, so that a power cut costs at most that. A line torn by a kill is cut off first."""
     path = _trials_path(results, fingerprint)
-    lines = "".join(json.dumps({k: plain(v) for k, v in asdict(t).items()}) + "\n" for t in trials)
+    lines = "".join(json.dumps({k: plain(v) for k, v in vars(t).items()}) + "\n" for t in trials)
     with storing(path), open(path, "a+b") as file:
         file.seek(0)
         whole = file.read().rpartition(b"\n")

@@ -36,7 +36,7 @@ def train(net: Network, strategy: FineTune, task: Task, hparams: Hparams, run: R
     protocol = run.protocol
     shuffle = torch.Generator().manual_seed(run.seed)
     draws = torch.Generator(run.device).manual_seed(run.seed)
-    steps_an_epoch = math.ceil(len(task.train) / protocol.batch_size)
+    steps_an_epoch = steps_of(len(task.train), protocol)
     planned = steps_an_epoch * protocol.epochs
     asked = validated(protocol.epochs, len(task.train), len(task.val))
     optimizer: torch.optim.Optimizer | None = None
@@ -60,7 +60,7 @@ def train(net: Network, strategy: FineTune, task: Task, hparams: Hparams, run: R
         if optimizer is not previous:
             cached = activations(net, strategy, task, run)
         total = torch.zeros((), device=run.device)
-        # Equal shares rather than a short last batch: BatchNorm needs more than one image.
+        # Equal shares rather than a short last batch.
         for index in torch.randperm(len(task.train), generator=shuffle).tensor_split(steps_an_epoch):
             rate = hparams["lr"] * strategy.lr_factor(step / planned, protocol)
             for group, wanted in zip(optimizer.param_groups, groups, strict=True):
@@ -100,6 +100,11 @@ def train(net: Network, strategy: FineTune, task: Task, hparams: Hparams, run: R
     net.requires_grad_(False)
     run.meter.params_total = sum(p.numel() for p in net.parameters())
     run.meter.params_trained = max(run.meter.params_trained, trained)
+
+
+def steps_of(images: int, protocol: Protocol) -> int:
+    """Steps of an epoch, whose batches are of equal size but for one image: BatchNorm needs two."""
+    return max(1, min(math.ceil(images / protocol.batch_size), images // 2))
 
 
 def validate(net: Network, task: Task, run: Run, when: str) -> tuple[float, float]:

@@ -76,7 +76,7 @@ def tune(
     judge = judge or (lambda predictor, auc: {})
     if strategy.fit_many is not None:
         left = run.protocol.trials - len(trials)
-        return _together(strategy, settings, task, run, cell, record, judge) if left > 0 else trials
+        return _together(strategy, settings, task, run, cell, trials, record, judge) if left > 0 else trials
     study, margin = _study(), margin_of(task, run.protocol)
     for trial in trials:
         _replay(study, strategy, settings, trial)
@@ -173,6 +173,7 @@ def _together(
     task: Task,
     run: Run,
     cell: str,
+    done: Sequence[Trial],
     record: Callable[[Sequence[Trial]], None],
     judge: Judge,
 ) -> list[Trial]:
@@ -197,8 +198,8 @@ def _together(
         trials.append(
             Trial(trial.number, trial.params, hparams, state, _known(auc), loss, [], [], seconds, shown, **judged)
         )
-    record(trials)
-    return trials
+    record(trials[len(done) :])  # some may be there already, from a write that was torn
+    return [*done, *trials[len(done) :]]
 
 
 def _study() -> optuna.Study:
@@ -252,7 +253,8 @@ def _tell(study: optuna.Study, asked: optuna.Trial, trial: Trial) -> None:
 def _replay(study: optuna.Study, strategy: Strategy, settings: Mapping[str, Any], trial: Trial) -> None:
     study.enqueue_trial(trial.params)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # a stored value outside the range would silently be drawn anew
+        # A stored value outside the range would silently be drawn anew.
+        warnings.filterwarnings("error", message="Fixed parameter")
         asked = study.ask()
         _space(strategy, settings, asked)
     _tell(study, asked, trial)

@@ -23,8 +23,8 @@ class CDAN(Adversarial):
     1024; an image counts for 1 + exp(-H), H being its prediction's entropy, and either domain for one half. As in the
     authors' code no gradient reaches the predictions through the map; other than there, none does through H. The
     reversal and the learning rate are those of DANN. A multi-label prediction is so many distributions over two
-    classes, and H their mean. Differs in AdamW for SGD, and in the trade-off (theirs: 1), which is tuned. Cost: as
-    DANN, with a discriminator that is up to 4096 wide at its entry."""
+    classes, and H their mean. Differs in AdamW for SGD, in that both domains are normalised as one batch, and in the
+    trade-off (theirs: 1), which is tuned. Cost: as DANN, with a discriminator that is up to 4096 wide at its entry."""
 
     name = "cdan"
     paper = "Long et al. 2018"

@@ -14,11 +14,13 @@ class CORAL(Adaptation):
     Paper: Sun & Saenko 2016, "Deep CORAL: Correlation Alignment for Deep Domain Adaptation": the squared Frobenius
     distance of the two covariance matrices over 4 D^2, D being the features' width, times a trade-off, is added to the
     loss. Differs in that the features are the pooled ones (theirs: the classifier's outputs), in AdamW for SGD, in that
-    both domains are normalised as one batch, and in that the trade-off is tuned. As in the paper the means are not
-    aligned. Cost: twice that of full fine-tuning."""
+    both domains are normalised as one batch, and in that the trade-off is tuned. Theirs is such that both losses are of
+    one order in the end, which of pooled features, hundreds wide with little covariance, takes far more than 1. As in
+    the paper the means are not aligned. Cost: twice that of full fine-tuning."""
 
     name = "coral"
     paper = "Sun & Saenko 2016"
+    trade_off = (1.0, 100.0, 10_000.0)
 
     def gap(self, net: Network, ours: Tensor, theirs: Tensor, task: Task, run: Run) -> Tensor:
         return coral(ours, theirs)

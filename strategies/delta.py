@@ -30,12 +30,12 @@ class Delta(FineTune):
 
     Paper: Li et al. 2019, "DELTA: Deep Learning Transfer using Feature Map with Attention", and the authors' code for
     what it leaves open. The squared distance of the maps at the ends of the stages, as means over positions and sums
-    over images, is added to the loss with alpha / 2, weighted by attention = softmax(z / 5) over a map's channels, with
-    the head's squared norm times beta / 2; there is no other weight decay. z is the rise of a linear probe's loss when
-    the channel is zeroed, standardised over the map. Differs in that the maps are the stages' outputs and not their
-    last convolutions', in that z is measured on one batch of 64 training images and not on four, in AdamW for SGD, and
-    in that alpha is tuned. Of the epochs a quarter is the probe's and the rest fine-tuning's; where there is one only,
-    each takes one. Random weights are the same for every seed.
+    over the images of a batch, is added to the loss with alpha / 2, weighted by attention = softmax(z / 5) over a map's
+    channels and their number (as in that code), with the head's squared norm times beta / 2; there is no other weight
+    decay. z is the rise of a linear probe's loss when the channel is zeroed, standardised over the map. Differs in that
+    the maps are the stages' outputs and not their last convolutions', in that z is measured on one batch of 64 training
+    images and not on four, in AdamW for SGD, and in that alpha is tuned. Of the epochs a quarter is the probe's and the
+    rest fine-tuning's; where there is one only, each takes one. Random weights are the same for every seed.
 
     Cost: as full fine-tuning and one more forward pass for every image seen; before that one pass over the images for
     the probe, and for every channel of the maps 64 images through what follows its map (for a ResNet-18 about as much
@@ -61,7 +61,8 @@ class Delta(FineTune):
         features, maps = with_maps(net.features, images)
         with torch.no_grad():
             _, wanted = with_maps(run.frozen(), images)
-        behaviour = penalty(maps, wanted, net.memo["attention"])
+        # Of the protocol's batch, however many of its images are here: a batch may come in parts (bench/parts.py).
+        behaviour = penalty(maps, wanted, net.memo["attention"]) * run.protocol.batch_size / len(images)
         head = net.head.weight.square().sum() + net.head.bias.square().sum()
         learned = task_loss(net.head(features), labels, task, run.protocol.label_smoothing)
         return learned + hparams["alpha"] * behaviour + BETA / 2 * head

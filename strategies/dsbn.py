@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from bench.adaptation import Adaptation, next_second
-from bench.adversarial import Adversarial, strength
-from bench.contract import Backbone, Hparams, Info, Predictor, Task
+from bench.adversarial import Adversarial, annealed, strength
+from bench.contract import Backbone, Hparams, Info, Predictor, Protocol, Task
 from bench.domain_norm import LABELLED, SECOND, convert, domain_prediction, in_domain, no_batch_norm
 from bench.finetune import task_loss
 from bench.network import Network
@@ -23,9 +23,9 @@ class DSBN(Adversarial):
     mixture: (1 - lambda) of the logits of the network as it was at half-time and lambda of its own, lambda going from 0
     to 1. Differs in that the first stage is DANN's, without the class centroids of MSTN (their base), in that the
     second goes on from the first instead of from the pretrained weights, which would cost the epochs twice, and in that
-    its own logits are those of the training step (theirs: of one more pass in eval mode). In an ordinary task, whose
-    natural images show none of its classes, the first stage is all. Cost: twice that of full fine-tuning, and in the
-    second stage one more forward pass over the target's images."""
+    its own logits are those of the training step (theirs: of one more pass in eval mode); its learning rate is annealed
+    once more from the top. In an ordinary task, whose natural images show none of its classes, the first stage is all.
+    Cost: twice that of full fine-tuning, and in the second stage one more forward pass over the target's images."""
 
     name = "dsbn"
     paper = "Chang et al. 2019"
@@ -60,6 +60,9 @@ class DSBN(Adversarial):
 
 class SelfTaught(Adaptation):
     """The second stage of DSBN; no strategy by itself."""
+
+    def lr_factor(self, progress: float, protocol: Protocol) -> float:
+        return annealed(progress)
 
     def loss(self, net: Network, images: Tensor, labels: Tensor, task: Task, hparams: Hparams, run: Run) -> Tensor:
         second, teacher = next_second(net, len(images), run), net.memo["teacher"]

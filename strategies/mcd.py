@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from bench.adaptation import Adaptation, both_domains
@@ -18,9 +19,9 @@ class MCD(Adaptation):
     task; beyond that the heads maximise and the backbone minimises the mean absolute difference of their predictions on
     the second domain. Differs in that this happens in one step, by reversing the gradient between heads and backbone
     (the authors' code has that as `train_onestep`), where the paper takes three steps in turn, the backbone's four
-    times over; in that the heads are linear; in AdamW for SGD; and in a trade-off (theirs: 1), which is tuned. The
-    prediction is the mean of both heads' logits. A multi-label prediction is so many distributions over two classes.
-    Cost: twice that of full fine-tuning."""
+    times over; in that the heads are linear; in that both domains are normalised as one batch; in AdamW for SGD; and in
+    a trade-off (theirs: 1), which is tuned. The prediction is the mean of both heads' logits. A multi-label prediction
+    is so many distributions over two classes. Cost: twice that of full fine-tuning."""
 
     name = "mcd"
     paper = "Saito et al. 2018"
@@ -36,8 +37,9 @@ class MCD(Adaptation):
         first, second = net.head.children()
         ours, theirs = both_domains(net, images, run)
         learned = [task_loss(head(ours), labels, task, run.protocol.label_smoothing) for head in (first, second)]
-        theirs = reverse(theirs, 1.0)
-        return sum(learned) - hparams["trade_off"] * discrepancy(first(theirs), second(theirs), task.info.kind)
+        with torch.autocast(images.device.type, enabled=False):  # as bench.adaptation has it
+            theirs = reverse(theirs.float(), 1.0)
+            return sum(learned) - hparams["trade_off"] * discrepancy(first(theirs), second(theirs), task.info.kind)
 
 
 class TwoHeads(nn.Module):
@@ -53,4 +55,4 @@ class TwoHeads(nn.Module):
 
 def discrepancy(first: Tensor, second: Tensor, kind: Kind) -> Tensor:
     """The mean absolute difference of the probabilities that two heads' logits [B, K] stand for."""
-    return (distributions(first.float(), kind) - distributions(second.float(), kind)).abs().mean()
+    return (distributions(first, kind) - distributions(second, kind)).abs().mean()

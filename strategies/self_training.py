@@ -23,11 +23,11 @@ class SelfTraining(FineTune):
     Paper: Lee 2013, "Pseudo-Label: The Simple and Efficient Semi-Supervised Learning Method for Deep Neural Networks".
     After half of the epochs a step sees as many images of the second domain as labelled ones, in one batch; of those
     whose likeliest label (multi-label: each label, present or absent) is given more than `confidence`, which is tuned,
-    the loss is added, and the others count as 0. Labels are those of the step's own forward pass, as in the paper.
-    Differs in that the second domain is not the labelled one's, in the confidence (Sohn et al. 2020, "FixMatch"), which
-    takes the place of a weight that grows, and in that only one view of an image is drawn. In an ordinary task the
-    second domain is natural images, of which few should pass. Cost: in the second half twice that of full
-    fine-tuning."""
+    the loss is added, and the others count as 0. Either half has the protocol's schedule to itself. Labels are those of
+    the step's own forward pass, as in the paper. Differs in that the second domain is not the labelled one's, in the
+    confidence (Sohn et al. 2020, "FixMatch"), which takes the place of a weight that grows, and in that only one view
+    of an image is drawn. In an ordinary task the second domain is natural images, of which few should pass. Cost: in
+    the second half twice that of full fine-tuning."""
 
     name = "self_training"
     family = "domain adaptation"

@@ -16,10 +16,10 @@ class Surgical(ProbedFineTune):
 
     Paper: Lee et al. 2023, "Surgical Fine-Tuning Improves Adaptation to Distribution Shifts". Their network already
     knows the classes; here they are new, so the head starts as a linear probe's (a quarter of the epochs) and trains
-    along. Blocks are stages, the stem goes with the first, and in a network of fewer stages a higher number means the
-    last. Differs in the upper end of the learning rates (1e-2 for 1e-1, too high for AdamW), and in that all else is in
-    eval mode. Their option of the head alone is linear_probe. Cost: one pass over the images for the probe's features;
-    one more up to the block; then forward from the block on and backward down to it."""
+    along. Blocks are stages, the stem goes with the first; the fourth block is the last one, however many there are.
+    Differs in the upper end of the learning rates (1e-2 for 1e-1, too high for AdamW), and in that all else is in eval
+    mode. Their option of the head alone is linear_probe. Cost: one pass over the images for the probe's features; one
+    more up to the block; then forward from the block on and backward down to it."""
 
     name = "surgical"
     family = "partial freezing"
@@ -35,5 +35,5 @@ class Surgical(ProbedFineTune):
     def param_groups(self, net: Network, task: Task, hparams: Hparams, run: Run, epoch: int) -> list[Group]:
         stem, first, *others = net.stages()
         blocks = [[*stem, *first], *others]
-        block = blocks[min(hparams["block"], len(blocks)) - 1]
+        block = blocks[-1] if hparams["block"] == 4 else blocks[min(hparams["block"], len(blocks)) - 1]
         return [Group([*block, *net.head.parameters()])]

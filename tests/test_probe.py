@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -40,7 +42,8 @@ def test_the_closed_form_gradient_is_autograds(kind: str) -> None:
     task = phantom_task(kind)
     labels = task.train.labels
     logits = torch.randn(len(labels), task.outputs, requires_grad=True)
-    task_loss(logits, labels, task).backward()
+    each = task.outputs if kind == "multi-label" else 1  # a multi-label image's loss is the sum of its labels'
+    (each * task_loss(logits, labels, task)).backward()
     targets = labels if kind == "multi-label" else nn.functional.one_hot(labels, task.outputs).float()
     torch.testing.assert_close(_gradient(logits.detach()[None], targets[None], task)[0], logits.grad)
 
@@ -74,3 +77,32 @@ def test_a_feature_that_is_silent_on_train_has_no_say_on_val() -> None:
     silent = val.clone()
     silent[:, 3] = 0.0
     assert np.allclose(heads(0, val), heads(0, silent))
+
+
+def test_a_feature_that_is_nearly_silent_on_train_has_little_say_on_val() -> None:
+    """A ReLU's that fired once, faintly, on a training image: where it flashes on val its say is bounded."""
+    task = phantom_task("binary")
+    train, val = (part.clone() for part in features(task))
+    train[:, 3], val[:, 3] = 0.0, 0.0
+    train[0, 3] = 1e-4
+    flash = val.clone()
+    flash[:, 3] = 1.0  # of the others the deviation is of this order
+    heads = fit_heads(train, val, task, [{"lr": 0.1, "weight_decay": 0.01}], [0], PROTOCOL)
+    usual = heads.weight[0].abs().mean()
+    assert (heads(0, flash) - heads(0, val)).abs().max() < 30 * usual  # and not 10,000 times
+
+
+def test_a_labels_head_does_not_depend_on_how_many_labels_there_are() -> None:
+    task = phantom_task("multi-label")
+    train, val = features(task)
+    doubled = replace(
+        task, info=replace(task.info, classes=(*task.info.classes, *(f"{c}'" for c in task.info.classes)))
+    )
+    for name in ("train", "val"):
+        images = getattr(task, name)
+        doubled = replace(doubled, **{name: replace(images, labels=images.labels.repeat(1, 2))})
+    hparams = [{"lr": 0.1, "weight_decay": 0.0}]
+    protocol = Protocol(epochs=40, batch_size=len(train))
+    few, many = (fit_heads(train, val, one, hparams, [0], protocol) for one in (task, doubled))
+    # Heads start at other random weights, which so many steps forget.
+    torch.testing.assert_close(few(0, val), many(0, val)[:, : task.outputs], rtol=0.1, atol=0.3)
