@@ -61,6 +61,7 @@ def _execute(plan: Plan, console: Console, command: str, seconds: Mapping[str, f
     where = device.pick(plan.matrix.device)
     there = sum(plan.matrix.seeds - len(plan.missing(cell)) for cell in plan.cells)
     started = provenance.utc()
+    store.record_planned(plan.matrix.results, plan.fingerprints)
     store.write_run(plan.matrix.results, _facts(plan, command, started, None))
     counts: Counter[str] = Counter()
     # A cell that takes no time still moves the bar.

@@ -93,6 +93,12 @@ class Plan:
         return [one for one in self.ensembles if (one.fingerprint, one.seed) not in self.done]
 
     @property
+    def fingerprints(self) -> list[str]:
+        """Of all that a row is wanted of."""
+        of_cells, of_ensembles = (cell.fingerprint for cell in self.cells), (one.fingerprint for one in self.ensembles)
+        return list(dict.fromkeys((*of_cells, *of_ensembles)))
+
+    @property
     def skips(self) -> list[Cell]:
         return [cell for cell in self.cells if cell.skip]
 

@@ -9,7 +9,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from bench.cache import whole_file
 from bench.errors import DataError, StorageError, brief
 from bench.trial import Trial, parsed
 
+PLANNED = "planned.json"
+"""Fingerprints in the order in which commands last asked for them."""
 FAILED = ".failed.json"
 """Ending of the rows of failed cells, which a rerun tries again."""
 _synced: dict[Path, float] = {}
@@ -134,6 +136,23 @@ def strip_path(results: Path, dataset: str, strategy: str) -> Path:
     name = re.sub(r"[^\w.-]+", "_", f"{dataset}_{strategy}")[-100:]
     # A file's name has 255 bytes at most, and it is written under a longer one first.
     return results / "examples" / (name.encode()[-200:].decode(errors="ignore") + ".jpg")
+
+
+def planned(results: Path) -> list[str]:
+    """Fingerprints, those that were asked for last at the end; of a file that holds none, none: rows can do without."""
+    try:
+        found = json.loads((results / PLANNED).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return []
+    return [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
+
+
+def record_planned(results: Path, fingerprints: Iterable[str]) -> None:
+    """Say what the folder is asked for now: of two versions of a cell it is the one that is shown, though the other one
+    may have finished later. Raises StorageError."""
+    asked = dict.fromkeys(fingerprints)
+    before = [name for name in planned(results) if name not in asked]
+    write(results / PLANNED, json.dumps([*before, *asked]).encode())
 
 
 def write_run(results: Path, facts: Mapping[str, Any]) -> None:

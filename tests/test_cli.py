@@ -182,6 +182,14 @@ def test_a_small_matrix_from_start_to_report_and_again(workspace: Path) -> None:
     assert code == 0
     assert {path: path.stat().st_mtime_ns for path in (workspace / "results/small/cells").iterdir()} == cells
 
+    # What is changed and changed back is shown again, though the other version finished last.
+    before = rows.read_text()
+    assert invoke(*words, "--epochs", "2")[0] == 0
+    assert rows.read_text() != before
+    code, out, _ = invoke(*words)
+    assert (code, rows.read_text()) == (0, before)
+    assert "nothing to do" in invoke(*words)[1]
+
 
 def test_a_failed_cell_is_exit_code_1_and_the_others_are_run(workspace: Path) -> None:
     words = ["run", "demo", "--dataset", "phantom-radiograph", "--size", "16", "--per-class", "4", "--epochs", "1"]

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from bench import store
 from bench.errors import UsageError
 from bench.report.frames import COLUMNS, IDENTITY, compact, current, read_rows, read_trials
 from tests.fake_results import Row, row, rows, write
@@ -103,6 +104,22 @@ def test_only_the_latest_version_of_a_cell_is_current(tmp_path: Path) -> None:
     frame = current(read_rows(write(tmp_path / "run", [*old, *new, *other])))
     assert frame[["fingerprint", "seed"]].values.tolist() == [["new", 0], ["new", 1], ["other", 0]]
     assert frame.attrs["stale"] == 3, "seed 2 of the old version is no companion of the new one's"
+
+
+def test_the_version_that_was_asked_for_last_is_current_though_another_finished_later(tmp_path: Path) -> None:
+    first = row("a", "b", "c", 0, 0.9, fingerprint="first", finished_utc="2025-01-01T10:00:00Z")
+    second = row("a", "b", "c", 0, 0.8, fingerprint="second", finished_utc="2025-01-02T10:00:00Z")
+    folder = write(tmp_path / "run", [first, second])
+    for asked in ("first", "second", "first"):
+        store.record_planned(folder, [asked, "of another cell"])
+        frame = current(read_rows(folder))
+        assert frame["fingerprint"].tolist() == [asked]
+        assert "superseded" not in frame
+    elsewhere = write(tmp_path / "elsewhere", [second])
+    merged = current(pd.concat([read_rows(one) for one in (folder, elsewhere)], ignore_index=True))
+    assert merged["fingerprint"].tolist() == ["second"], "what one folder was asked for says nothing of another one's"
+    (folder / store.PLANNED).write_text('{"not": "a list"}')
+    assert current(read_rows(folder))["fingerprint"].tolist() == ["second"]
 
 
 def test_a_later_failure_replaces_an_earlier_result(tmp_path: Path) -> None:

@@ -21,8 +21,12 @@ def _run(matrix: Matrix, debug: bool, dry_run: bool) -> bool:
     plan, console, seconds = _planned(matrix)
     if dry_run:
         return True
+    from bench import store
+
     page = Path("reports") / f"{matrix.results.name}.html"
-    if not plan.todo and not plan.unfused and page.exists() and (matrix.results / "rows.csv").exists():
+    shown = store.planned(matrix.results)[-len(plan.fingerprints) :]
+    there = page.exists() and (matrix.results / "rows.csv").exists() and set(shown) == set(plan.fingerprints)
+    if there and not plan.todo and not plan.unfused:
         console.print(f"nothing to do. tables: {matrix.results}, report: {page}", soft_wrap=True, highlight=False)
         return True
     from bench.commands.report import write_report

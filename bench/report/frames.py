@@ -14,6 +14,7 @@ import pandas as pd
 from bench.cache import whole_file
 from bench.errors import UsageError, brief, printable
 from bench.report.members import members
+from bench.store import planned
 from bench.trial import problem
 
 CELL = ["dataset", "backbone", "strategy", "size", "fraction", "per_class"]
@@ -65,6 +66,7 @@ def read_rows(folder: Path) -> pd.DataFrame:
     Of a folder that was published without its cells, the rows of its table, rows.parquet.
 
     `.attrs["warnings"]` is a list of str: each unreadable file and each value of the wrong type, which becomes missing.
+    Where planned.json says which version of a cell was asked for last, the column `superseded` marks the others.
     Raises UsageError where the folder holds neither, or the table cannot be read.
     """
     if not (folder / "cells").is_dir():
@@ -85,7 +87,8 @@ def read_rows(folder: Path) -> pd.DataFrame:
             continue
         file = path.name
         rows.append({printable(name): _checked(name, value, file, warnings) for name, value in row.items()})
-    return _typed(rows, warnings)
+    frame, asked = _typed(rows, warnings), planned(folder)
+    return frame.assign(superseded=_superseded(frame, asked)) if asked else frame
 
 
 def read_trials(folder: Path) -> pd.DataFrame:
@@ -120,21 +123,26 @@ def read_trials(folder: Path) -> pd.DataFrame:
 def current(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows to be shown, sorted by identity: of each cell only its latest version.
 
-    A cell that was edited and rerun has rows under two fingerprints; only those of the fingerprint that finished last
-    are current, for all seeds, because seeds of two versions are no sample of either. A row that is there twice (in
+    A cell that was edited and rerun has rows under two fingerprints; only those of the fingerprint that its folder was
+    last asked for are current (where that is not known, or in several folders: that finished last), for all seeds,
+    because seeds of two versions are no sample of either. A row that is there twice (in
     merged folders) counts once. An ensemble is current where all rows that it was made of are, and have a result.
     `.attrs["stale"]` is the number of rows dropped as superseded, added to what it was before.
     """
+    old = rows.get("superseded", pd.Series(False, rows.index)).fillna(False).astype(bool)
+    rows = _with_attrs(rows.drop(columns="superseded", errors="ignore"), rows, 0)
     if rows.empty:
-        return _with_attrs(rows.copy(), rows, 0)
+        return rows
     finished = pd.to_datetime(rows["finished_utc"], utc=True, format="ISO8601", errors="coerce")
     # Seconds since 1970; a row without a time is older than every other.
     age = (finished - pd.Timestamp(0, tz="UTC")).dt.total_seconds().fillna(-math.inf)
-    ordered = rows.assign(_age=age).sort_values(["_age", "fingerprint"], kind="stable", na_position="first")
+    ordered = rows.assign(_age=age, _old=old).sort_values(
+        ["_old", "_age", "fingerprint"], ascending=[False, True, True], kind="stable", na_position="first"
+    )
     latest = ordered.groupby(CELL, dropna=False)["fingerprint"].transform("last")
     kept = ordered[(ordered["fingerprint"] == latest).fillna(False) | (ordered["fingerprint"].isna() & latest.isna())]
     stale = len(ordered) - len(kept)
-    kept = kept.drop_duplicates(IDENTITY, keep="last").drop(columns="_age")
+    kept = kept.drop_duplicates(IDENTITY, keep="last").drop(columns=["_age", "_old"])
     outdated = _outdated(kept)
     stale += int(outdated.sum())
     kept = kept[~outdated].sort_values(IDENTITY, kind="stable", na_position="first").reset_index(drop=True)
@@ -221,6 +229,13 @@ def _each(name: str, values: Iterable[Any], where: str, warnings: list[str]) -> 
             known[key] = _checked(name, plain, where, warnings)
         checked.append(known[key])
     return checked
+
+
+def _superseded(rows: pd.DataFrame, asked: list[str]) -> pd.Series:
+    """bool: rows of a cell of which another version was asked for later."""
+    place = rows["fingerprint"].map({name: at for at, name in enumerate(asked)}).astype("Float64").fillna(-1.0)
+    latest = place.groupby([rows[name] for name in CELL], dropna=False).transform("max")
+    return (place < latest).astype(bool)
 
 
 def _outdated(rows: pd.DataFrame) -> pd.Series:
