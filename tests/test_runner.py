@@ -113,6 +113,29 @@ def test_the_same_command_gives_the_same_rows_bit_for_bit(finished: Path, tmp_pa
     assert rows(tmp_path) == rows(finished)
 
 
+def test_a_seed_that_is_run_alone_is_the_same_as_among_the_others_bit_for_bit(tmp_path: Path) -> None:
+    """Where a strategy trains all seeds as one, last bits depend on how many there are."""
+    facts: dict[str, object] = {"strategies": ("linear_probe", "mlp_probe"), "datasets": ("phantom-chest",), "seeds": 3}
+    run(tmp_path, **facts)
+    whole = rows(tmp_path)
+    for path in (tmp_path / "cells").glob("*-s1.json"):
+        path.unlink()
+    assert run(tmp_path, **facts).ok == 2
+    assert rows(tmp_path) == whole
+
+
+def test_what_has_changed_since_the_plan_is_not_run_under_its_fingerprint(tmp_path: Path) -> None:
+    (tmp_path / "strategies").mkdir()
+    file = tmp_path / "strategies/picky.py"
+    file.write_text(BROKEN)
+    plan = make_plan(matrix(tmp_path / "results", strategies=("shapes", "scratch")), tmp_path)
+    file.write_text(BROKEN + "# edited\n")
+    outcome = execute(plan, Console(quiet=True), "test", {})
+    assert (outcome.ok, outcome.failed) == (2, 2)
+    reasons = {json.loads(p.read_text())["reason"] for p in (tmp_path / "results/cells").glob("*.failed.json")}
+    assert reasons == {"shapes: it has changed since this run was planned. Run the same command again."}
+
+
 def test_worker_processes_give_the_same_rows(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 2)  # one thread a worker, as this process has
     run(tmp_path, jobs=2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 
 from bench import tune
@@ -137,3 +139,31 @@ def test_the_tuning_seed_is_no_evaluation_seed() -> None:
     search(Watching(), trials=2)
     assert set(seeds) == {tune.SEED}
     assert tune.SEED > 1000
+
+
+class Together(Scripted):
+    """Trains all trials as one."""
+
+    def fit_many(self, task, hparams, seeds, run):
+        return [self.fit(task, one, run) for one in hparams]
+
+
+def test_trials_of_a_write_that_was_torn_are_not_recorded_twice() -> None:
+    whole, recorded = search(Together(), trials=4), []
+    found = search(Together(), trials=4, done=whole[:3], record=recorded.extend)
+    assert [trial.number for trial in recorded] == [3]
+    assert strip(found) == strip(whole)
+
+
+class Talkative(Scripted):
+    """Warns whenever it is asked for its space."""
+
+    def space(self, trial):
+        warnings.warn("this will go", DeprecationWarning, stacklevel=1)
+        return super().space(trial)
+
+
+@pytest.mark.filterwarnings("ignore:this will go")
+def test_a_search_goes_on_whatever_its_strategy_warns_of() -> None:
+    whole = search(Talkative())
+    assert strip(search(Talkative(), done=whole[:3])) == strip(whole)
