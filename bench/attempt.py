@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from bench import logs, provenance, store
+from bench import device, logs, provenance, store
 from bench.errors import MedtransferError, StorageError
 from bench.plan import Cell
 from bench.row import failure, identity
@@ -58,8 +58,7 @@ def _run(cell: Cell, seeds: Sequence[int], session: Session, started: str) -> li
             there = [status for status in found.values() if status is not None]
             seeds = [seed for seed, status in found.items() if status is None]
         finally:
-            if session.device.type == "cuda":
-                torch.cuda.empty_cache()
+            device.release(session.device)
     for seed in seeds:
         logs.publish(results, identity(cell, session.device, seed, started) | row)
     return [*there, *[row["status"]] * len(seeds)]

@@ -12,6 +12,7 @@ import torch
 from torch.nn.functional import adaptive_avg_pool2d
 
 from bench.contract import SPLITS, Dataset, Split
+from bench.labelled import load_split
 
 BUDGET = 4 << 30
 """Bytes of pixels read at most; beyond it, splits are thinned evenly, which `Audit.sampled` says."""
@@ -72,7 +73,7 @@ def audit(dataset: Dataset, size: int) -> Audit:
     sorted orders of the hashes (Charikar 2002), so the work is bounded however alike the images are. Blank images are
     left out of it.
     """
-    splits = {name: dataset.load(name, size) for name in SPLITS}
+    splits = {name: load_split(dataset, name, size) for name in SPLITS}
     parts = splits
     if dataset.target is not None:
         parts = {name: splits[name] for name in ("train", "val")}

@@ -7,6 +7,7 @@ import os
 import platform
 import resource
 import sys
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -16,6 +17,12 @@ from bench.errors import UsageError
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
 """As malloc.h has them."""
 RAPL = Path("/sys/class/powercap/intel-rapl:0/energy_uj")
+
+NO_MEMORY = (
+    "DefaultCPUAllocator", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED",
+    "DEVICE_ALLOCATION_FAILED", "MPS backend out of memory",
+)  # fmt: skip
+"""What torch and the libraries under it say of it, where they do not raise torch.OutOfMemoryError."""
 
 
 def pick(name: str) -> torch.device:
@@ -71,11 +78,31 @@ def keep_freed_memory(keep: bool = True) -> None:
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether torch could not get memory, on a GPU or a CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in NO_MEMORY)
 
 
+def works(device: torch.device) -> bool:
+    """Whether this process can still use the device. An error on a GPU other than a lack of memory (an index out of
+    range, say) is the answer to all that is asked of it from then on; only a new process gets rid of it."""
+    if device.type == "cuda":
+        try:
+            torch.cuda.synchronize(device)
+        except RuntimeError as error:
+            return out_of_memory(error)
+    return True
+
+
+def release(device: torch.device) -> None:
+    """Give memory that torch keeps on a GPU for later back, for other processes or larger blocks."""
+    if device.type == "cuda" and works(device):
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
+@cache
 def describe(device: torch.device) -> str:
-    """The device's name for a table."""
+    """The device's name for a table. Asked for once: a GPU in an error does not even tell its name."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "cpu":

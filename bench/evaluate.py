@@ -13,6 +13,7 @@ from torch import Tensor
 from bench.contract import Dataset, Kind, Predictor
 from bench.errors import Diverged
 from bench.images import Images, predict_all, to_device
+from bench.labelled import load_split
 from bench.metrics import accuracy, all_scores, auc, auc_interval, probabilities
 
 
@@ -20,7 +21,7 @@ def test_logits(
     dataset: Dataset, size: int, key: str, predictors: Sequence[Predictor], device: torch.device
 ) -> tuple[Images, list[Tensor]]:
     """The test images and each predictor's logits on them. Raises DataError."""
-    images = to_device(dataset.load("test", size), f"{key}/test", device)
+    images = to_device(load_split(dataset, "test", size), f"{key}/test", device)
     return images, predict_all(predictors, images)
 
 
@@ -31,7 +32,7 @@ def test_auc(dataset: Dataset, size: int, key: str, device: torch.device) -> Cal
 
     def score(predictor: Predictor) -> float:
         if not kept:
-            kept.append(to_device(dataset.load("test", size), f"{key}/test", device))
+            kept.append(to_device(load_split(dataset, "test", size), f"{key}/test", device))
         logits = predict_all([predictor], kept[0])[0].cpu().numpy()
         kind = dataset.info.kind
         return auc(kept[0].labels.cpu().numpy(), probabilities(logits, kind), kind)

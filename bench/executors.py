@@ -19,6 +19,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from bench import claim, device, integrity, places, provenance, store
 from bench.attempt import give_up, run_cell
+from bench.errors import MedtransferError
 from bench.estimate import time_left, words
 from bench.fuse import fuse_missing
 from bench.plan import Cell, Plan
@@ -57,7 +58,7 @@ def execute(plan: Plan, console: Console, command: str, seconds: Mapping[str, fl
 
 
 def _execute(plan: Plan, console: Console, command: str, seconds: Mapping[str, float], debug: bool) -> Outcome:
-    todo, jobs = plan.todo, plan.matrix.jobs
+    todo, jobs = _failed_last(plan), plan.matrix.jobs
     where = device.pick(plan.matrix.device)
     there = sum(plan.matrix.seeds - len(plan.missing(cell)) for cell in plan.cells)
     started = provenance.utc()
@@ -101,6 +102,12 @@ def _execute(plan: Plan, console: Console, command: str, seconds: Mapping[str, f
     return Outcome(counts["ok"], counts["skipped"], failed, there, left)
 
 
+def _failed_last(plan: Plan) -> list[Cell]:
+    """What is to be run: a cell that ended the command before this one must not end each in its turn."""
+    failed = store.tried(plan.matrix.results) - plan.done
+    return sorted(plan.todo, key=lambda cell: any((cell.fingerprint, seed) in failed for seed in plan.missing(cell)))
+
+
 def _facts(plan: Plan, command: str, started: str, finished: str | None) -> dict[str, object]:
     """`run.json`: what was asked for, for the report."""
     return {
@@ -134,6 +141,11 @@ def _here(plan: Plan, todo: list[Cell], where: torch.device, watch: Watch, debug
     for cell in todo:
         session.notify = about(cell)
         yield cell, run_cell(cell, plan.missing(cell), session)
+        if cell is not todo[-1] and not device.works(where):
+            raise MedtransferError(
+                f"{cell.label}: it left the GPU in an error that only a new process gets rid of. Run the same command "
+                "again: it goes on with the other cells and tries this one last. With --jobs 2 it goes on by itself."
+            )
 
 
 def _elsewhere(plan: Plan, todo: list[Cell], where: torch.device, watch: Watch, debug: bool) -> Finished:

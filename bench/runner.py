@@ -20,6 +20,7 @@ from bench.domains import between
 from bench.errors import Diverged, UsageError
 from bench.images import Images, predict_all, to_device
 from bench.label_free import Judge, judge_on
+from bench.labelled import load_split
 from bench.plan import Cell
 from bench.prediction import for_labelled
 from bench.row import failure, identity, notes_on
@@ -102,7 +103,8 @@ def _judge(dataset: Dataset, task: Task, cell: Cell, session: Session) -> Judge:
     its choice by source val was made with."""
     assert dataset.target is not None
     key = f"{cell.hashes['data_hash']}/target"
-    on_val = judge_on(to_device(dataset.target.load("val", cell.size), f"{key}/val", session.device), dataset.info.kind)
+    val = load_split(dataset.target, "val", cell.size)
+    on_val = judge_on(to_device(val, f"{key}/val", session.device), dataset.info.kind)
     on_test = evaluate.test_auc(dataset, cell.size, key, session.device)
     margin = margin_of(task, cell.protocol)
     return lambda predictor, auc: on_val(predictor) | {"target_test_auc": on_test(predictor), "val_margin": margin(auc)}

@@ -15,6 +15,7 @@ from bench import registry
 from bench.contract import Dataset, Split, Task
 from bench.errors import DataError
 from bench.images import Images, at_size, to_device
+from bench.labelled import load_split
 from bench.lent import Lent, lend
 from bench.natural_reference import open_natural
 from bench.plan import Cell
@@ -64,7 +65,7 @@ def load(cell: Cell, session: Session) -> tuple[Dataset, Task]:
         if content != cell.hashes["data_hash"]:
             raise DataError(f"{cell.dataset}: it has changed since this run was planned. Run the same command again.")
         try:
-            splits = {name: dataset.load(name, cell.size) for name in ("train", "val")}
+            splits = {name: load_split(dataset, name, cell.size) for name in ("train", "val")}
         except DataError as error:
             session.unreadable[images] = str(error)
             raise

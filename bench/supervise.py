@@ -42,6 +42,8 @@ class Done:
     """The statuses of the rows that the worker published."""
 
     statuses: list[str]
+    spent: bool = False
+    """The worker can do no more, since its GPU is in an error: another one takes its slot."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,8 @@ def supervise(
                     notify(busy[slot].cell, message.text, message.share)
                 elif isinstance(message, Done):
                     task = busy.pop(slot)
+                    if message.spent:
+                        end(slot)
                     yield task.cell, task.earlier + message.statuses
                 elif isinstance(message, Ended):
                     raise message.error

@@ -50,7 +50,8 @@ class Workbench:
     def run(self, cell: Cell, seeds: list[int]) -> Done | Ended:
         """Run a cell for its seeds; what cannot be a row of its own ends the run."""
         try:
-            return Done(run_cell(cell, seeds, self.session))
+            statuses = run_cell(cell, seeds, self.session)
+            return Done(statuses, spent=not device.works(self.session.device))
         except StorageError as error:
             return Ended(error)
         except Exception:  # --debug lets a strategy's own error through; a traceback does not survive the way back

@@ -9,6 +9,8 @@ import hypothesis
 import pytest
 import torch
 
+from tests.fake_gpu import Gpu, installed
+
 torch.set_num_threads(1)
 # No test is about time: a busy machine must not fail one.
 hypothesis.settings.register_profile("patient", deadline=None)
@@ -37,3 +39,9 @@ def folder(tmp_path: Path) -> Path:
     """An empty folder for images."""
     (tmp_path / "mine").mkdir()
     return tmp_path / "mine"
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
+    """torch.cuda as of a machine with a GPU."""
+    return installed(monkeypatch)

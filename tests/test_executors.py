@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -11,9 +13,10 @@ import torch
 from bench.errors import UsageError
 from bench.estimate import time_left
 from bench.places import SPARE, Place, places, threads
-from bench.plan import make_plan
+from bench.plan import Cell, make_plan
 from bench.ray_workers import portion
-from tests.cheap import cheap, published, run
+from bench.supervise import Done, Message, Ready, supervise
+from tests.cheap import cheap, planned, published, run
 from tests.small import CHECKOUT
 from tests.test_runner import rows
 
@@ -77,6 +80,37 @@ def test_workers_share_the_cores_and_keep_to_the_threads_of_the_command(monkeypa
     assert [threads(jobs) for jobs in (1, 2, 5, 50)] == [8, 6, 2, 1]
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # OMP_NUM_THREADS=1
     assert threads(2) == 1
+
+
+@dataclass
+class Scripted:
+    """A crew whose workers say what is written for them, and the cells that each was given."""
+
+    says: list[Message]
+    lives: list[list[str]] = field(default_factory=list)
+
+    def start(self, slot: int) -> Scripted:
+        self.lives.append([])
+        self.says.insert(0, Ready())
+        return self
+
+    def give(self, cell: Cell, seeds: list[int]) -> None:
+        self.lives[-1].append(cell.fingerprint)
+
+    def end(self) -> None:
+        pass
+
+    def hear(self, workers: Mapping[int, Scripted], seconds: float | None) -> list[tuple[int, Message]]:
+        return [(0, self.says.pop(0))]
+
+
+def test_a_worker_whose_gpu_is_in_an_error_is_replaced_and_no_cell_lost_by_it(tmp_path: Path) -> None:
+    cells = planned(tmp_path, 3).cells
+    crew = Scripted([Done(["ok"]), Done(["failed"], spent=True), Done(["ok"])])
+    todo = [(cell, [0]) for cell in cells]
+    done = list(supervise(todo, crew, tmp_path, 1, 0, lambda *_: ["given up"], lambda *_: None))
+    assert done == list(zip(cells, [["ok"], ["failed"], ["ok"]], strict=True))
+    assert crew.lives == [[cell.fingerprint for cell in life] for life in (cells[:2], cells[2:])]
 
 
 @pytest.mark.parametrize(

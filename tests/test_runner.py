@@ -254,6 +254,47 @@ def test_a_failing_strategy_is_a_row_with_a_reason_and_the_others_go_on(tmp_path
     )  # failed rows are tried again, diverged ones would diverge again
 
 
+WRONG = """
+from bench.contract import Dataset
+from dataclasses import replace
+from pathlib import Path
+import numpy as np
+from bench.registry import open_dataset as opened
+
+PREFIX = ""
+
+def names():
+    return ["wrong-train", "wrong-test"]
+
+def open_dataset(name, root, seed, source_size):
+    return Wrong(name)
+
+class Wrong(Dataset):
+    def __init__(self, name):
+        self.whole = opened("phantom-radiograph", Path("."))
+        self.info = replace(self.whole.info, name=name)
+        self.split = name.partition("-")[2]
+    def load(self, split, size):
+        found = self.whole.load(split, size)
+        labels = np.where(np.arange(len(found)) == 5, 2, found.labels) if split == self.split else found.labels
+        return replace(found, labels=labels)
+    def content_hash(self, size):
+        return self.info.name
+"""
+
+
+def test_a_label_without_a_class_is_an_error_of_the_data_before_it_gets_to_a_device(tmp_path: Path) -> None:
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "datasets/wrong.py").write_text(WRONG)
+    names, once = ("wrong-train", "wrong-test"), Protocol(epochs=1, trials=1)
+    outcome = run(tmp_path / "r", tmp_path, datasets=names, strategies=("linear_probe",), seeds=1, protocol=once)
+    assert (outcome.ok, outcome.failed) == (0, 2)
+    told = {row["dataset"]: row["reason"] for row in rows(tmp_path / "r").values()}
+    for name in names:
+        split = name.partition("-")[2]
+        assert told[name] == f"{name}: the label 2 is none of 0 to 1 in {split}. Correct the dataset."
+
+
 def test_weights_that_cannot_be_had_are_rows_with_a_reason(tmp_path: Path) -> None:
     absent = Backbone("test_resnet", weights=f"file:{tmp_path}/nowhere.safetensors", name="absent")
     once = Protocol(epochs=1, trials=1)

@@ -16,6 +16,7 @@ from bench.computing import chosen
 from bench.contract import Backbone, Dataset, Protocol, Split, Task
 from bench.errors import DataError
 from bench.images import to_device
+from bench.labelled import load_split
 from bench.probe import fit_heads
 from bench.run import Run
 from bench.splits import training_subset
@@ -50,7 +51,7 @@ def measure(
     """Look at train and val at `size` pixels, through backbones that can take such images. Raises DataError where a
     class is missing from val, so that no probe has an AUC."""
     info = dataset.info
-    whole = {name: dataset.load(name, size) for name in ("train", "val")}
+    whole = {name: load_split(dataset, name, size) for name in ("train", "val")}
     looked = {name: _part(split, MOST[name]) for name, split in whole.items()}
     train, val = (to_device(split, name, where) for name, split in looked.items())
     task = Task(info, size, train, val)
