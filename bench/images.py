@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
@@ -17,8 +16,11 @@ from bench import clock
 from bench.contract import Predictor, Split
 from bench.errors import Spoiled
 from bench.lent import versions
+from bench.memory import free_bytes
 
 RESIZE = {"bilinear": InterpolationMode.BILINEAR, "nearest": InterpolationMode.NEAREST_EXACT}
+AT_ONCE = 256
+"""Images that are sent to a device at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,8 +90,17 @@ def to_device(split: Split, key: str, device: torch.device, room: float = 0.5) -
     ids.flags.writeable = False
     if split.images.nbytes > room * free_bytes(device):
         return Images(split.images, on_device, ids, key)
-    pixels = torch.from_numpy(np.array(_channels_first(split.images), dtype=np.uint8, order="C")).to(device)
-    return Images(pixels, on_device, ids, key)
+    return Images(_sent(split.images, device), on_device, ids, key)
+
+
+def _sent(images: np.ndarray, device: torch.device) -> Tensor:
+    """uint8 [N, C, H, W] on the device, sent there part by part: the machine need not hold all of it once more."""
+    arranged = _channels_first(images)
+    pixels = torch.empty(arranged.shape, dtype=torch.uint8, device=device)
+    for start in range(0, len(arranged), AT_ONCE):
+        part = np.array(arranged[start : start + AT_ONCE], dtype=np.uint8, order="C")
+        pixels[start : start + AT_ONCE] = torch.from_numpy(part).to(device)
+    return pixels
 
 
 def resize(images: Tensor, size: int, rule: str) -> Tensor:
@@ -154,12 +165,6 @@ def _logits(predictor: Predictor, pixels: Tensor) -> Tensor:
 
 def _channels_first(images: np.ndarray) -> np.ndarray:
     return images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
-
-
-def free_bytes(device: torch.device) -> float:
-    if device.type == "cuda":
-        return float(torch.cuda.mem_get_info(device)[0])
-    return float(psutil.virtual_memory().available)
 
 
 def _digest(ids: np.ndarray) -> str:

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 
 import torch
 
+from bench import device as devices
+from bench.config import Matrix
+
 SPARE = 0.95
-"""Share of a GPU's memory that is given out; the rest is for what CUDA itself takes a process."""
+"""Share of a GPU's memory that is given out to workers; the rest is for the command's own process."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,15 @@ class Place:
 
     device: str
     share: float = 1.0
-    """Of the device's memory, at most; below 1 on a GPU that workers share."""
+    """Of the device's memory, at most, what CUDA itself takes included; below 1 on a GPU that workers share."""
+
+
+def here(matrix: Matrix) -> torch.device:
+    """The device that this process uses itself, to measure how long the matrix will take if not to run it: the one
+    asked for. Of a Ray cluster it is for the nodes to have that, and what this machine has must do. Raises UsageError
+    for a device that is not there."""
+    elsewhere = matrix.executor == "ray" and matrix.device.startswith("cuda")
+    return devices.pick("auto" if elsewhere else matrix.device)
 
 
 def places(device: torch.device, jobs: int, gpus: int) -> list[Place]:

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from bench import clock
 from bench.contract import Task
-from bench.images import Images, free_bytes
+from bench.images import Images
 from bench.lent import lend
+from bench.memory import free_bytes
 from bench.network import Network
 from bench.run import Run
 from bench.stages import stage_ends, stages

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from bench import device
+from bench import device, memory
 from bench.attempt import run_cell
 from bench.errors import StorageError
 from bench.places import Place
@@ -42,7 +42,7 @@ class Workbench:
         where = torch.device(setup.place.device)
         device.set_up(where, setup.deterministic)
         if setup.place.share < 1:
-            torch.cuda.set_per_process_memory_fraction(setup.place.share, where)
+            memory.limit(where, setup.place.share)
         self.session = Session(where, setup.results, debug=setup.debug)
         if notify is not None:
             self.session.notify = notify

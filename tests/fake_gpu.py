@@ -8,6 +8,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from bench import memory
+
 GPU = torch.device("cuda", 0)
 
 
@@ -50,4 +52,5 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Gpu:
     }
     for name, instead in stands_in.items():
         monkeypatch.setattr(torch.cuda, name, instead)
+    monkeypatch.setattr(memory, "_limits", {})
     return gpu

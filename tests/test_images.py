@@ -39,6 +39,26 @@ def test_nearest_resizing_equals_pil() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
+def test_images_are_sent_part_by_part_with_no_copy_of_all_of_them(
+    channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    array = np.array
+
+    def counted(given, *args, **more):  # type: ignore[no-untyped-def]
+        made.append(np.size(given))
+        return array(given, *args, **more)
+
+    monkeypatch.setattr(images, "AT_ONCE", 4)
+    given = split(channels=channels)
+    monkeypatch.setattr(np, "array", counted)
+    there = images.to_device(given, "k", torch.device("cpu"))
+    expected = given.images[:, None] if channels == 1 else given.images.transpose(0, 3, 1, 2)
+    assert torch.equal(torch.as_tensor(there.pixels), torch.from_numpy(expected))
+    assert max(made) == 4 * expected[0].size
+
+
+@pytest.mark.parametrize("channels", [1, 3])
 def test_pixels_that_do_not_fit_stay_mapped_and_give_the_same_batches(tmp_path: Path, channels: int) -> None:
     device = torch.device("cpu")
     resident = images.to_device(split(channels=channels), "k", device)
