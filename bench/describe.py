@@ -6,7 +6,7 @@ from collections import Counter
 
 from rich.console import Console
 
-from bench import device
+from bench import device, places
 from bench.plan import Cell, Plan
 
 LONG = 2 * 3600
@@ -15,7 +15,7 @@ LONG = 2 * 3600
 
 def describe(plan: Plan, console: Console) -> dict[str, float]:
     """Print the plan; gives the estimated seconds of each cell that is left, by fingerprint. Raises UsageError."""
-    where = device.pick(plan.matrix.device)
+    where = places.here(plan.matrix)
     matrix = plan.matrix
     todo = plan.todo
     names = [
@@ -45,7 +45,10 @@ def describe(plan: Plan, console: Console) -> dict[str, float]:
     seconds = estimate(plan, where)
     work = sum(seconds.values())
     total = work / matrix.jobs
-    text = f"{len(todo)} cells to run on {device.describe(where)}: about {words(total)}"
+    machine = device.describe(where)
+    if matrix.executor == "ray":
+        machine = f"a Ray cluster, if its nodes are like this machine ({machine})"
+    text = f"{len(todo)} cells to run on {machine}: about {words(total)}"
     if total >= LONG:
         text += f" ({work / 3600:.1f} {'GPU' if where.type == 'cuda' else 'CPU'}-hours)"
     _say(console, text)

@@ -59,7 +59,7 @@ def execute(plan: Plan, console: Console, command: str, seconds: Mapping[str, fl
 
 def _execute(plan: Plan, console: Console, command: str, seconds: Mapping[str, float], debug: bool) -> Outcome:
     todo, jobs = _failed_last(plan), plan.matrix.jobs
-    where = device.pick(plan.matrix.device)
+    where = places.here(plan.matrix)
     there = sum(plan.matrix.seeds - len(plan.missing(cell)) for cell in plan.cells)
     started = provenance.utc()
     store.record_planned(plan.matrix.results, plan.fingerprints)
@@ -154,21 +154,19 @@ def _elsewhere(plan: Plan, todo: list[Cell], where: torch.device, watch: Watch, 
 
     matrix = plan.matrix
     results, folder, threads = matrix.results.absolute(), Path.cwd(), places.threads(matrix.jobs)
-    setups = [
-        Setup(place, threads, results, folder, matrix.deterministic, debug)
-        for place in places.places(where, matrix.jobs, torch.cuda.device_count())
-    ]
+    setup = Setup(places.Place(matrix.device), threads, results, folder, matrix.deterministic, debug)
     tasks = [(cell, plan.missing(cell)) for cell in todo]
     settled = (results, matrix.jobs, matrix.time_limit, _giving_up(results, where), watch)
     if matrix.executor == "ray":
         from bench.ray_workers import actors
 
-        with actors(setups[0], matrix.jobs, matrix.address) as crew:
+        with actors(setup, matrix.jobs, matrix.address) as crew:
             yield from supervise(tasks, crew, *settled)
     else:
         from bench.workers import Processes
 
-        yield from supervise(tasks, Processes(setups), *settled)
+        found = places.places(where, matrix.jobs, torch.cuda.device_count())
+        yield from supervise(tasks, Processes([replace(setup, place=place) for place in found]), *settled)
 
 
 def _giving_up(results: Path, where: torch.device) -> Callable[[Cell, list[int], str], list[str]]:

@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
 from bench.errors import UsageError, brief
 from bench.places import SPARE, Place
 from bench.plan import Cell
@@ -40,14 +38,8 @@ class Actors:
     def __init__(self, setup: Setup, jobs: int) -> None:
         import ray
 
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        cpus = portion([node.get("CPU", 0) for node in nodes], jobs)
-        self.resources: dict[str, float] = {"num_cpus": int(cpus) if cpus > 1 else cpus}
-        if torch.device(setup.place.device).type == "cuda":
-            gpus = min(1.0, portion([node.get("GPU", 0) for node in nodes], jobs))
-            self.resources["num_gpus"] = gpus
-            setup = replace(setup, place=Place("cuda", SPARE * gpus if gpus < 1 else 1.0))
-        self.setup = replace(setup, threads=min(setup.threads, max(1, int(cpus))))
+        place, self.resources = demand([node["Resources"] for node in ray.nodes() if node["Alive"]], jobs, setup.place)
+        self.setup = replace(setup, place=place, threads=min(setup.threads, max(1, int(self.resources["num_cpus"]))))
         self.actor: Any = ray.remote(Actor)
 
     def start(self, slot: int) -> Remote:
@@ -75,15 +67,35 @@ class Actor:
         return self.bench.run(cell, seeds)
 
 
-def portion(there: Sequence[float], jobs: int) -> float:
-    """The most of a resource that each of `jobs` workers can have, where nodes have so much of it. Raises UsageError
-    where there is none."""
+def demand(nodes: Sequence[Mapping[str, float]], jobs: int, place: Place) -> tuple[Place, dict[str, float]]:
+    """Where each of `jobs` workers computes, and what it demands of a node for that, such that all find one; `nodes`
+    say how much each has. The place's device is as asked for: it is for the cluster to have that, whatever this machine
+    has, and "auto" is a GPU where a node has one. Raises UsageError where none has what is asked for."""
+    able = [node for node in nodes if node.get("CPU") and node.get("GPU")]
+    if not place.device.startswith("cuda") and not (place.device == "auto" and able):
+        cpus = portion([node.get("CPU", 0) for node in nodes], jobs)
+        return replace(place, device="cpu" if place.device == "auto" else place.device), {"num_cpus": _whole(cpus)}
+    gpus = min(1.0, portion([node["GPU"] for node in able], jobs))
+    cpus = portion([node["CPU"] for node in able], jobs, [int(node["GPU"] / gpus + 1e-9) for node in able])
+    # Ray shows an actor its own GPU only, which is then the first.
+    place = Place("cuda:0", SPARE * gpus if gpus < 1 else 1.0)
+    return place, {"num_cpus": _whole(cpus), "num_gpus": gpus}
+
+
+def portion(there: Sequence[float], jobs: int, room: Sequence[int] | None = None) -> float:
+    """The most of a resource that each of `jobs` workers can have, where nodes have so much of it, and `room` for so
+    many workers. Raises UsageError where there is none."""
+    room = [jobs] * len(there) if room is None else room
     wanted = {amount / parts for amount in there if amount for parts in range(1, jobs + 1)}
     for part in sorted(wanted, reverse=True):
         part = float(int(part)) if part > 1 else part  # Ray gives whole CPUs, or a part of one
-        if sum(int(amount / part + 1e-9) for amount in there) >= jobs:
+        if sum(min(int(amount / part + 1e-9), most) for amount, most in zip(there, room, strict=True)) >= jobs:
             return part
     raise UsageError("--executor ray: the cluster has no such device. Use --device cpu, or add nodes that have one.")
+
+
+def _whole(cpus: float) -> float:
+    return int(cpus) if cpus > 1 else cpus
 
 
 def _message(worker: Remote) -> Message:
@@ -91,7 +103,7 @@ def _message(worker: Remote) -> Message:
 
     try:
         return ray.get(worker.asked.pop(0))
-    except ray.exceptions.RayActorError as error:
+    except ray.exceptions.RayError as error:  # it died, with or for its node, or found no place
         return Lost(f"with its node or process ({brief(error)})")
 
 

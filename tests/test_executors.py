@@ -10,14 +10,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from bench import memory, ray_workers
 from bench.errors import UsageError
 from bench.estimate import time_left
-from bench.places import SPARE, Place, places, threads
+from bench.places import SPARE, Place, here, places, threads
 from bench.plan import Cell, make_plan
-from bench.ray_workers import portion
-from bench.supervise import Done, Message, Ready, supervise
+from bench.ray_workers import Remote, demand, portion
+from bench.supervise import Done, Lost, Message, Ready, supervise
+from bench.work import Setup, Workbench
 from tests.cheap import cheap, planned, published, run
-from tests.small import CHECKOUT
+from tests.fake_gpu import Gpu
+from tests.small import CHECKOUT, matrix
 from tests.test_runner import rows
 
 CELLS = 6
@@ -130,9 +133,66 @@ def test_every_actor_of_a_cluster_finds_a_node_with_room(there: list[float], job
     assert sum(int(amount / part + 1e-9) for amount in there) >= jobs
 
 
-def test_a_cluster_without_gpus_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match="--device cpu"):
-        portion([0.0], 2)
+@pytest.mark.parametrize(
+    ("nodes", "jobs", "place", "resources"),
+    [
+        ([{"CPU": 64}, {"CPU": 4, "GPU": 2}], 2, Place("cuda:0"), {"num_cpus": 2, "num_gpus": 1}),
+        ([{"CPU": 64}, {"CPU": 2, "GPU": 1}], 4, Place("cuda:0", SPARE / 4), {"num_cpus": 0.5, "num_gpus": 0.25}),
+        # What the CPUs of the first and the GPUs of the second allow, no node has both of.
+        ([{"CPU": 8, "GPU": 1}, {"CPU": 1, "GPU": 4}], 4, Place("cuda:0"), {"num_cpus": 1 / 3, "num_gpus": 1}),
+        ([{"GPU": 4}, {"CPU": 2, "GPU": 1}], 2, Place("cuda:0", SPARE / 2), {"num_cpus": 1, "num_gpus": 0.5}),
+    ],
+)
+@pytest.mark.parametrize("device", ["cuda", "cuda:1", "auto"])
+def test_what_an_actor_demands_some_node_has_as_often_as_there_are_actors(
+    nodes: list[dict[str, float]], jobs: int, place: Place, resources: dict[str, float], device: str
+) -> None:
+    found, demanded = demand(nodes, jobs, Place(device))
+    assert (found, demanded) == (place, pytest.approx(resources))
+    there = [{"CPU": 0, "GPU": 0} | node for node in nodes]
+    fits = [min(int(n["CPU"] / demanded["num_cpus"] + 1e-9), int(n["GPU"] / demanded["num_gpus"])) for n in there]
+    assert sum(fits) >= jobs
+
+
+def test_a_cluster_without_gpus_computes_on_cpus_unless_it_is_told_not_to() -> None:
+    assert demand([{"CPU": 8}, {"GPU": 1}], 2, Place("auto")) == (Place("cpu"), {"num_cpus": 4})
+    with pytest.raises(UsageError, match=r"the cluster has no such device\. Use --device cpu"):
+        demand([{"CPU": 8}], 2, Place("cuda"))
+
+
+def test_a_machine_without_a_gpu_may_send_cells_to_a_cluster_that_has_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    for name in ("cuda", "cuda:1", "auto"):
+        assert here(matrix(tmp_path, device=name, executor="ray")) == torch.device("cpu")
+    with pytest.raises(UsageError, match="torch sees 0 CUDA devices"):
+        here(matrix(tmp_path, device="cuda"))
+
+
+def test_whatever_ray_says_of_an_actor_that_it_lost_its_cell_is_given_to_another() -> None:
+    ray = pytest.importorskip("ray")
+    for error in (ray.exceptions.OutOfMemoryError("7 GB used"), ray.exceptions.ActorUnschedulableError("no node")):
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(ray, "get", lambda answer, error=error: raised(error))
+            lost = ray_workers._message(Remote(None, ["asked"]))
+        assert isinstance(lost, Lost)
+        assert type(error).__name__ in lost.how
+
+
+def raised(error: Exception) -> None:
+    raise error
+
+
+def test_workers_that_share_a_gpu_leave_room_for_what_cuda_itself_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpu: Gpu
+) -> None:
+    [place, _] = places(torch.device("cuda"), 2, 1)
+    on_ray, _ = demand([{"CPU": 2, "GPU": 1}], 2, Place("auto"))
+    for shared in (place, on_ray):
+        Workbench(Setup(shared, 1, tmp_path, Path.cwd()))
+        assert 2 * (gpu.fraction * gpu.total + memory.CONTEXT) == pytest.approx(SPARE * gpu.total)
 
 
 def test_ray_that_is_not_installed_is_one_line_with_the_way_to_install_it(
