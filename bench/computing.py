@@ -21,6 +21,7 @@ from itertools import product
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 from torch.nn import functional
 
 from bench import device
@@ -64,7 +65,19 @@ def ways(where: torch.device) -> list[Computing]:
 @cache
 def chosen(backbone: Backbone, size: int, where: torch.device) -> Computing:
     """The fastest way of training the network on images of `size` pixels: what an earlier run measured on this machine,
-    or measured now, in some steps on noise. Raises what building the network does."""
+    or measured now, in some steps on noise; the usual way where memory suffices for none, since training may go on in
+    smaller batches. Raises what building the network does."""
+    try:
+        return _remembered(backbone, size, where)
+    except RuntimeError as error:
+        if not device.out_of_memory(error):
+            raise
+    text = "%s at %d px: how it trains fastest cannot be measured, since %d images do not fit in memory"
+    log.warning(text, backbone.label, size, BATCH)
+    return ways(where)[0]
+
+
+def _remembered(backbone: Backbone, size: int, where: torch.device) -> Computing:
     drawn = replace(backbone, weights="random", mean=None, std=None, name="")  # which do not matter
     facts = (drawn, size, device.describe(where), torch.get_num_threads(), torch.__version__)
     name = hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
@@ -82,25 +95,43 @@ def _fastest(seconds: dict[Computing, float]) -> Computing:
 
 
 def _measured(backbone: Backbone, size: int, where: torch.device) -> dict[Computing, float]:
-    """Seconds of a step forward and backward: the fastest of some, each way in turn."""
+    """Seconds of a step forward and backward: the fastest of some, each way in turn, of the ways that fit in memory.
+    Raises torch.OutOfMemoryError where none does."""
     steps = {way: _step(backbone, size, where, way) for way in ways(where)}
-    if len(steps) == 1:
-        return dict.fromkeys(steps, 0.0)
     taken: dict[Computing, list[float]] = {way: [] for way in steps}
     for _ in range(STEPS + 1):
-        for way, step in steps.items():
-            started = time.perf_counter()
-            step()
-            taken[way].append(time.perf_counter() - started)
-    return {way: min(times[1:]) for way, times in taken.items()}
+        for way in list(steps):
+            if (spent := _seconds(steps[way])) is None:
+                del steps[way]  # and its network
+                device.release(where)
+            else:
+                taken[way].append(spent)
+    if not steps:
+        raise torch.OutOfMemoryError("out of memory in every way")
+    return {way: min(taken[way][1:]) for way in steps}
+
+
+def _seconds(step: Callable[[], None]) -> float | None:
+    """None where memory runs out."""
+    started = time.perf_counter()
+    try:
+        step()
+    except RuntimeError as error:
+        if not device.out_of_memory(error):
+            raise
+        return None
+    return time.perf_counter() - started
 
 
 def _step(backbone: Backbone, size: int, where: torch.device, way: Computing) -> Callable[[], None]:
-    net = build_features(backbone, seed=0, pretrained=False).train().to(where).to(memory_format=way.layout)
-    noise = torch.rand(BATCH, 3, size, size, generator=torch.Generator().manual_seed(0))
-    images = noise.to(where).contiguous(memory_format=way.layout)
+    @cache
+    def made() -> tuple[nn.Module, Tensor]:
+        net = build_features(backbone, seed=0, pretrained=False).train().to(where).to(memory_format=way.layout)
+        noise = torch.rand(BATCH, 3, size, size, generator=torch.Generator().manual_seed(0))
+        return net, noise.to(where).contiguous(memory_format=way.layout)
 
     def step() -> None:
+        net, images = made()
         with way.autocast(where):
             loss = functional.mse_loss(found := net(images).float(), torch.zeros_like(found))
         loss.backward()

@@ -51,11 +51,15 @@ def describe(plan: Plan, console: Console) -> dict[str, float]:
     text = f"{len(todo)} cells to run on {machine}: about {words(total)}"
     if total >= LONG:
         text += f" ({work / 3600:.1f} {'GPU' if where.type == 'cuda' else 'CPU'}-hours)"
+    if unknown := sum(cell.fingerprint not in seconds for cell in todo):
+        text += f", and what {unknown} of them take, which is not known"
     _say(console, text)
+    if matrix.deterministic and where.type == "mps":
+        _say(console, "note: deterministic: Metal has no such mode, so last bits may differ between runs", "yellow")
     if total >= LONG:
         by_dataset: Counter[str] = Counter()
         for cell in todo:
-            share = seconds[cell.fingerprint] / matrix.jobs
+            share = seconds.get(cell.fingerprint, 0.0) / matrix.jobs
             by_dataset[f"{cell.dataset} {cell.size} px"] += share  # type: ignore[assignment]
         for name, part in by_dataset.most_common():
             _say(console, f"  {name}: {words(part)}")

@@ -50,12 +50,17 @@ def precisions(device: torch.device) -> list[str]:
 
 
 def set_up(device: torch.device, deterministic: bool) -> None:
-    """Make this process ready for training. To be called before a GPU is first used. `deterministic`: it computes the
-    same bits again on the same GPU, and an operation that cannot raises RuntimeError; a CPU does so anyway, with the
-    same number of threads."""
+    """Make this process ready for training. To be called before a GPU is first used."""
     if device.type == "cpu":
         keep_freed_memory()
-    if deterministic and device.type == "cuda":
+    if deterministic:
+        make_deterministic(device)
+
+
+def make_deterministic(device: torch.device) -> None:
+    """A GPU computes the same bits again, and an operation that cannot raises RuntimeError. To be called before it is
+    first used: cuBLAS asks once. A CPU does so anyway, with the same number of threads; Metal has no such mode."""
+    if device.type == "cuda":
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False

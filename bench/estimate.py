@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from bench import computing, device, places, registry, store
 from bench.contract import Backbone, Dataset, Protocol
-from bench.errors import DataError, MedtransferError, brief
+from bench.errors import DataError, MedtransferError, UsageError, brief
 from bench.plan import Cell, Plan
 from bench.run import Run
 from bench.validation import validated
@@ -29,14 +29,20 @@ FORWARD_SHARE = 1 / 3
 
 
 def estimate(plan: Plan, where: torch.device) -> dict[str, float]:
-    """Seconds by fingerprint, for the cells of `plan.todo`. A cell that cannot run takes none."""
+    """Seconds by fingerprint, for the cells of `plan.todo`. A cell that cannot run takes none; one whose time is not
+    known has none. What that took of a GPU is given back: cells may run in other processes."""
+    if plan.matrix.deterministic:
+        device.make_deterministic(where)  # before the GPU is first used
     with threads(plan.matrix.jobs):
-        return _estimate(plan, where)
+        try:
+            return _estimate(plan, where)
+        finally:
+            device.release(where)
 
 
 def _estimate(plan: Plan, where: torch.device) -> dict[str, float]:
     rates = _measured(plan, where)
-    calibrated: dict[tuple[str, int], float] = {}
+    calibrated: dict[tuple[str, int], float | None] = {}
     counts: dict[tuple[str, int], tuple[int, int, int]] = {}
     names = {cell.strategy for cell in plan.cells}
     strategies = {name: registry.load_strategy(name, plan.workspace) for name in names}  # finding one reads all files
@@ -57,8 +63,9 @@ def _estimate(plan: Plan, where: torch.device) -> dict[str, float]:
             seconds[cell.fingerprint] = rates[key] * (shown + FORWARD_SHARE * evaluated)
             continue
         if key[::2] not in calibrated:
-            calibrated[key[::2]] = calibrate(cell.backbone, cell.size, cell.protocol, where)
-        step = calibrated[key[::2]]
+            calibrated[key[::2]] = _calibrated(cell, where)
+        if (step := calibrated[key[::2]]) is None:
+            continue
         strategy = strategies[cell.strategy]
         if strategy.frozen:
             seconds[cell.fingerprint] = step * FORWARD_SHARE * (trained + val + test)
@@ -149,6 +156,18 @@ def _amount(images: int, cell: Cell) -> int:
     if cell.amount.per_class is not None and cell.info is not None:
         return min(images, cell.amount.per_class * len(cell.info.classes))
     return max(1, round(images * cell.amount.fraction))
+
+
+def _calibrated(cell: Cell, where: torch.device) -> float | None:
+    """None where it cannot be measured. The cell is tried all the same: it may go on in smaller batches, or says itself
+    what is wrong."""
+    try:
+        return calibrate(cell.backbone, cell.size, cell.protocol, where)
+    except UsageError:
+        raise
+    except Exception as error:
+        log.warning("%s at %d px: how long it takes is not known (%s)", cell.backbone.label, cell.size, brief(error))
+        return None
 
 
 def calibrate(backbone: Backbone, size: int, protocol: Protocol, where: torch.device) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -114,3 +115,39 @@ def test_a_row_says_how_it_was_computed(tmp_path: Path, monkeypatch: pytest.Monk
     assert run_cell(cell, [0], Session(CPU, tmp_path)) == ["ok"]
     row = read_row(tmp_path, cell.fingerprint, 0)
     assert (row["precision"], row["memory_format"]) == ("fp32", "contiguous")
+
+
+def running_out(monkeypatch: pytest.MonkeyPatch, *layouts: str) -> None:
+    """Let memory suffice for no step in these layouts."""
+    made = computing._step
+
+    def step(backbone: Backbone, size: int, where: torch.device, way: Computing) -> Callable[[], None]:
+        def full() -> None:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+        return full if way.memory_format in layouts else made(backbone, size, where, way)
+
+    monkeypatch.setattr(computing, "_step", step)
+
+
+def test_a_way_that_does_not_fit_in_memory_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    running_out(monkeypatch, "channels_last")
+    assert chosen(RESNET, 16, CPU).memory_format == "contiguous"
+
+
+def test_where_no_way_fits_the_usual_one_is_taken_and_measured_again_another_time(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    running_out(monkeypatch, "channels_last", "contiguous")
+    assert chosen(RESNET, 16, CPU) == computing.ways(CPU)[0]
+    assert "bundled:resnet at 16 px: how it trains fastest cannot be measured" in caplog.text
+    assert list(cache_folder("computing").iterdir()) == []
+
+
+def test_another_error_than_a_lack_of_memory_is_none_of_a_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    def step() -> None:
+        raise RuntimeError("on purpose")
+
+    monkeypatch.setattr(computing, "_step", lambda *_: step)
+    with pytest.raises(RuntimeError, match="on purpose"):
+        chosen(RESNET, 16, CPU)

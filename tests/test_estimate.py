@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,13 +14,14 @@ from rich.console import Console
 
 from bench import device
 from bench.config import Amount
-from bench.contract import Protocol
+from bench.contract import Backbone, Protocol
 from bench.describe import describe
 from bench.estimate import estimate, words
 from bench.executors import execute
 from bench.plan import Plan, make_plan
 from bench.report.frames import compact
 from bench.validation import validated
+from tests.fake_gpu import GPU, Gpu
 from tests.small import CHECKOUT, matrix
 
 CPU = torch.device("cpu")
@@ -54,6 +56,47 @@ def test_a_calibration_has_the_threads_of_a_worker(monkeypatch: pytest.MonkeyPat
     finally:
         torch.set_num_threads(1)
     assert seen == [4, 2, 1]
+
+
+def test_a_network_that_does_not_fit_in_memory_when_it_is_measured_has_a_time_that_is_not_known(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(backbone: Backbone, size: int, *_: object) -> float:
+        if size == 64:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return 0.1
+
+    monkeypatch.setattr("bench.estimate.calibrate", full)
+    plan, out = make_plan(matrix(tmp_path, sizes=(32, 64)), CHECKOUT), io.StringIO()
+    seconds = describe(plan, Console(file=out, width=400))
+    assert seconds.keys() == {cell.fingerprint for cell in plan.cells if cell.size == 32}
+    assert "and what 3 of them take, which is not known" in out.getvalue()
+    assert caplog.text.count("at 64 px: how long it takes is not known (OutOfMemoryError: CUDA out of memory.)") == 1
+
+
+def test_a_gpu_is_made_deterministic_before_the_calibration_uses_it_and_given_back_after_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, gpu: Gpu
+) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda on: done.append("deterministic"))
+    monkeypatch.setattr("bench.estimate.calibrate", lambda *_: done.append("calibrated") or 0.1)
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: done.append("given back"))
+    estimate(make_plan(matrix(tmp_path, strategies=("scratch",), deterministic=True), CHECKOUT), GPU)
+    assert done == ["deterministic", "calibrated", "given back"]
+    assert torch.backends.cudnn.deterministic
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
+def test_where_metal_cannot_be_deterministic_the_plan_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("bench.places.here", lambda matrix: torch.device("mps"))
+    monkeypatch.setattr("bench.estimate.calibrate", lambda *_: 0.1)
+    monkeypatch.setattr(torch.mps, "empty_cache", lambda: None)
+    for deterministic in (False, True):
+        plan = make_plan(matrix(tmp_path, deterministic=deterministic), CHECKOUT)
+        describe(plan, Console(file=(out := io.StringIO()), width=400))
+        assert ("Metal has no such mode" in out.getvalue()) is deterministic
 
 
 def test_measured_rows_replace_the_calibration(tmp_path: Path) -> None:
