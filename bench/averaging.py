@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -9,7 +10,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bench.contract import Task
+from bench.device import out_of_memory, release
 from bench.images import Images
+from bench.parts import SMALLEST
 from bench.run import Run
 from bench.train import steps_of
 
@@ -59,15 +62,26 @@ def reestimate_norms_on(net: nn.Module, images: Images, run: Run) -> None:
     net.eval()
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
-        norm.reset_running_stats()
         norm.momentum = None  # torch's way to ask for a cumulative average
         norm.train()
     # Shuffled, since files may come sorted by class and a batch's variance knows nothing of other batches; in equal
-    # shares, since every batch counts the same.
+    # shares, since every batch counts the same. Smaller batches where these do not fit in memory.
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(run.seed))
     forward = run.predictor(net)
-    for index in order.tensor_split(steps_of(len(order), run.protocol)):
-        forward(images.batch(index.to(run.device))[0])
+    batches = steps_of(len(order), run.protocol)
+    while True:
+        for norm in norms:
+            norm.reset_running_stats()
+        try:
+            for index in order.tensor_split(batches):
+                forward(images.batch(index.to(run.device))[0])
+            break
+        except RuntimeError as error:
+            if not out_of_memory(error) or 2 * batches > len(order) // SMALLEST:
+                raise
+        batches *= 2  # and all over again: some norms had seen the batch that did not fit
+        warnings.warn(f"out of memory: BatchNorm's statistics are taken over {batches} batches", stacklevel=2)
+        release(run.device)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     net.eval()

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
+
 
 @dataclass
 class _Clock:
@@ -32,6 +34,12 @@ def network() -> Iterator[None]:
         _clock.running = False
 
 
+def counts(device: torch.device) -> bool:
+    """Whether the time that is counted is the network's. A GPU, CUDA's or Metal's, computes on its own: all that is
+    counted is the time of asking it."""
+    return device.type == "cpu"
+
+
 def network_seconds() -> float:
-    """Since the process was started. Of a GPU, which computes on its own, only the time of asking it."""
+    """Since the process was started."""
     return _clock.seconds

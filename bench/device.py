@@ -128,6 +128,11 @@ def peak_memory_mb(device: torch.device) -> float:
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
+def double(values: torch.Tensor) -> torch.Tensor:
+    """float64, on the CPU where the device has none (Metal)."""
+    return (values.cpu() if values.device.type == "mps" else values).double()
+
+
 def energy_joules(device: torch.device) -> float | None:
     """A counter of energy used, where the device has one that this user may read; differences of it mean something."""
     if device.type == "cuda":

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bench.contract import Predictor, Strategy, Task
 from bench.images import Images
+from bench.parts import joined
 from bench.prediction import for_labelled, for_second
 from bench.run import Run
 
@@ -32,7 +33,7 @@ def proxy_a_distance(first: Tensor, second: Tensor, seed: int = 0) -> float:
     rng = np.random.default_rng(seed)
     halves: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     for features in (first, second):
-        drawn = features[torch.from_numpy(rng.permutation(len(features))[:count])].double().cpu().numpy()
+        drawn = features[torch.from_numpy(rng.permutation(len(features))[:count])].cpu().double().numpy()
         halves[0].append(drawn[: count // 2])
         halves[1].append(drawn[count // 2 :])
     (train, where), (held_out, truth) = (
@@ -48,7 +49,7 @@ def embedded(embed: Predictor, images: Images, seed: int = 0) -> Tensor:
     index = np.random.default_rng(seed).permutation(len(images))[:AT_MOST]
     part = images.take(np.sort(index))
     with torch.inference_mode():
-        return torch.cat([embed(pixels) for pixels, _ in part.batches(128)])
+        return torch.cat([joined(embed, pixels) for pixels, _ in part.batches(128)])
 
 
 def between(task: Task, predictor: Predictor, strategy: Strategy, run: Run) -> dict[str, float | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from bench.contract import Predictor, Split
 from bench.errors import Spoiled
 from bench.lent import versions
 from bench.memory import free_bytes
+from bench.parts import joined
 
 RESIZE = {"bilinear": InterpolationMode.BILINEAR, "nearest": InterpolationMode.NEAREST_EXACT}
 AT_ONCE = 256
@@ -151,7 +153,10 @@ def predict_all(predictors: Sequence[Predictor], images: Images, batch_size: int
         for pixels, _ in images.batches(len(images) if any(whole) else batch_size):
             batches = pixels.split(batch_size) if any(whole) else (pixels,)
             for predictor, parts, at_once in zip(predictors, logits, whole, strict=True):
-                parts.extend(_logits(predictor, batch) for batch in ((pixels,) if at_once else batches))
+                if at_once:  # it adapts to them: parts would be another task
+                    parts.append(_logits(predictor, pixels))
+                else:
+                    parts.extend(joined(partial(_logits, predictor), batch) for batch in batches)
     return [torch.cat(parts) for parts in logits]
 
 

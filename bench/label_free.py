@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bench.contract import Kind, Predictor
+from bench.device import double
 from bench.images import Images, predict
 from bench.metrics import auc, probabilities
 
@@ -38,7 +39,7 @@ def label_free(logits: Tensor, kind: Kind) -> dict[str, float]:
     mean is taken). `information`: entropy of the mean prediction less the mean entropy (Bridle et al. 1991), which a
     collapse to one class does not please. `snd`: soft neighbourhood density (Saito et al. 2021), the mean entropy of
     the softmax over similarities to all other images' predictions."""
-    probs = distributions(logits.double(), kind)
+    probs = distributions(double(logits), kind)
     entropy = entropies(probs).mean()
     information = entropies(probs.mean(0)).mean() - entropy
     return {"entropy": float(entropy), "information": float(information), "snd": _density(probs.flatten(1))}

@@ -1,4 +1,5 @@
-"""The gradient of a batch that does not fit in memory as a whole: of its parts, added up."""
+"""A batch that does not fit in memory as a whole: the gradients of its parts, added up, or what a network makes of
+them, joined."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from bench.device import out_of_memory
+from bench.device import out_of_memory, release
 
 SMALLEST = 2
 """Images in a part: BatchNorm has no variance over one."""
@@ -20,11 +21,13 @@ def backward(
     labels: Tensor,
     optimizer: torch.optim.Optimizer,
     parts: int,
+    make_room: Callable[[], bool] = lambda: False,
 ) -> tuple[Tensor, int]:
     """The mean loss of a batch (float32 scalar, detached), whose gradient is left in the optimizer's parameters; and
     the number of parts that it was computed in: `parts`, doubled until one fits in memory. `loss_of` gives a part's
     mean loss. The update is the whole batch's, but for BatchNorm, which sees one part at a time, and for losses that
-    compare images with each other. Raises torch's error where not even two images fit."""
+    compare images with each other. `make_room` is asked first: it lets go of what can be done without, and says whether
+    there was any. Raises torch's error where not even two images fit."""
     while True:
         count = max(1, min(parts, len(images) // SMALLEST))
         try:
@@ -32,13 +35,33 @@ def backward(
                 return _whole(loss_of, images, labels, optimizer), parts
             return _added_up(loss_of, images, labels, optimizer, count), parts
         except RuntimeError as error:
-            if not out_of_memory(error) or 2 * count > len(images) // SMALLEST:
+            if not out_of_memory(error):
+                raise
+            if not (room := make_room()) and 2 * count > len(images) // SMALLEST:
                 raise
         # Down here, the error's traceback no longer holds on to the tensors of what failed.
-        parts = 2 * count
-        warnings.warn(f"out of memory with {len(images)} images: going on with a batch in {parts} parts", stacklevel=2)
-        if images.device.type == "cuda":
-            torch.cuda.empty_cache()
+        if not room:
+            parts = 2 * count
+            text = f"out of memory with {len(images)} images: going on with a batch in {parts} parts"
+            warnings.warn(text, stacklevel=2)
+        release(images.device)
+
+
+def joined(compute: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """What `compute` gives for each of the images (any [N, ..] on their device -> [N, ..]), of as many of them at once
+    as fit in memory: all, half, and so on. Raises torch's error where not even one fits."""
+    parts = 1
+    while True:
+        try:
+            if parts == 1:
+                return compute(images)
+            return torch.cat([compute(some) for some in images.tensor_split(parts)])
+        except RuntimeError as error:
+            if not out_of_memory(error) or parts >= len(images):
+                raise
+        parts = min(2 * parts, len(images))
+        warnings.warn(f"out of memory with {len(images)} images: they are predicted in {parts} parts", stacklevel=2)
+        release(images.device)
 
 
 def _whole(

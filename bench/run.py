@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from bench.feature_store import stored_features
 from bench.images import Images, normalise, resize
 from bench.lent import Lent, lend
 from bench.network import Network
+from bench.parts import joined
 from bench.prediction import Prediction
 
 Report = Callable[[int, float, float], None]
@@ -128,8 +130,8 @@ class Run:
         if not (isinstance(last, tuple) and last[0] is images and last[1:3] == (self.backbone, maxima)):
             network: Any = self.frozen()
             with torch.inference_mode(), self.autocast(), clock.network():
-                inputs = self.prepare(images)
-                found = self._average_and_maximum(network, inputs) if maxima else network(inputs)
+                compute = partial(self._average_and_maximum, network) if maxima else network
+                found = joined(lambda some: compute(self.prepare(some)), images)
             last = (images, self.backbone, maxima, found.float())
             self.memory["embedded"] = last
         return last[3]
@@ -165,11 +167,26 @@ class Run:
             raise Spoiled(what)
         return kept.value
 
+    def forget(self, used: Tensor | None) -> bool:
+        """Let go of features and activations that are kept for later fits, which can compute them again, but for those
+        that are used now. Gives whether there were any."""
+        kept = [key for key in self.memory if isinstance(key, tuple) and key[0] in ("features", "activations")]
+        kept = [
+            key for key in kept if (value := getattr(self.memory[key], "value", None)) is not None and value is not used
+        ]
+        for key in [*kept, *({"embedded"} & self.memory.keys())]:
+            del self.memory[key]
+        return bool(kept)
+
     def _normalisation(self) -> tuple[Tensor, Tensor]:
         key = ("normalisation", self.backbone)
         if key not in self.memory:
             self.memory[key] = tuple(t.to(self.device) for t in normalisation(self.backbone))
         return self.memory[key]  # type: ignore[return-value]
+
+
+def _is_of(key: object, kinds: tuple[str, ...]) -> bool:
+    return isinstance(key, tuple) and key[0] in kinds
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from bench.errors import Diverged, UsageError
 from bench.images import Images, predict_all, to_device
 from bench.label_free import Judge, judge_on
 from bench.labelled import load_split
+from bench.parts import joined
 from bench.plan import Cell
 from bench.prediction import for_labelled
 from bench.row import failure, identity, notes_on
@@ -91,7 +92,7 @@ def fit_cell(cell: Cell, seeds: Sequence[int], session: Session, started: str) -
             row["finished_utc"] = provenance.utc()
             ended, now = time.perf_counter(), clock.network_seconds()
             row["cell_seconds"] = ended - begun
-            row["network_seconds"] = None if session.device.type == "cuda" else now - computed
+            row["network_seconds"] = now - computed if clock.counts(session.device) else None
             begun, computed = ended, now
             logs.publish(session.results, row, predictions)
             statuses.append(row["status"])
@@ -227,9 +228,9 @@ def _predict_ms(predictor: Predictor, task: Task) -> float:
     """Milliseconds an image, in a batch, after a warm-up."""
     pixels, _ = task.val.batch(torch.arange(min(TIMED_BATCH, len(task.val)), device=task.val.device))
     with torch.inference_mode():
-        predictor(pixels).cpu()
+        joined(predictor, pixels).cpu()
         started = time.perf_counter()
-        predictor(pixels.clone()).cpu()
+        joined(predictor, pixels.clone()).cpu()
     return (time.perf_counter() - started) * 1000 / len(pixels)
 
 

@@ -52,6 +52,10 @@ def train(net: Network, strategy: FineTune, task: Task, hparams: Hparams, run: R
             inputs = images if cached else run.normalised(images)
             return strategy.loss(net, inputs, labels, task, hparams, run)
 
+    def make_room() -> bool:
+        """Let go of what is merely kept on the device for other fits, which can make it anew."""
+        return run.forget(cached.maps if cached else None)
+
     for epoch in range(protocol.epochs):
         groups = strategy.param_groups(net, task, hparams, run, epoch)
         previous, optimizer = optimizer, make_optimizer(net, groups, protocol, optimizer)
@@ -71,7 +75,7 @@ def train(net: Network, strategy: FineTune, task: Task, hparams: Hparams, run: R
             else:
                 images, labels = strategy.augment(run.resized(pixels), labels, task, hparams, draws)
             with clock.network():
-                loss, parts = backward(loss_of, images, labels, optimizer, parts)
+                loss, parts = backward(loss_of, images, labels, optimizer, parts, make_room)
                 if protocol.clip:
                     nn.utils.clip_grad_norm_([p for g in groups for p in g.params], protocol.clip)
                 optimizer.step()

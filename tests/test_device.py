@@ -7,12 +7,15 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from bench import attempt, device, executors, store
+from bench import attempt, clock, device, executors, store
+from bench.domains import proxy_a_distance
 from bench.errors import MedtransferError
+from bench.label_free import label_free
 from bench.plan import Cell
 from bench.session import Session
 from bench.work import Setup, Workbench
@@ -107,3 +110,32 @@ def test_a_lack_of_memory_leaves_the_gpu_of_use(monkeypatch: pytest.MonkeyPatch,
     assert device.works(GPU)
     monkeypatch.setattr(torch.cuda, "synchronize", full)
     assert device.works(GPU)
+
+
+class OnMetal:
+    """Values on a device that has no float64."""
+
+    device = torch.device("mps")
+
+    def __init__(self, values: torch.Tensor) -> None:
+        self.values = values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, index: torch.Tensor) -> OnMetal:
+        return OnMetal(self.values[index])
+
+    def cpu(self) -> torch.Tensor:
+        return self.values
+
+
+def test_what_needs_float64_is_computed_on_the_cpu_where_metal_has_none() -> None:
+    values = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    on_metal: Any = OnMetal(values)
+    assert label_free(on_metal, "multi-class") == label_free(values, "multi-class")
+    assert proxy_a_distance(on_metal, on_metal) == proxy_a_distance(values, values)
+
+
+def test_the_seconds_of_networks_are_known_of_a_cpu_only() -> None:
+    assert [clock.counts(torch.device(name)) for name in ("cpu", "cuda", "mps")] == [True, False, False]
