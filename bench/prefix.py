@@ -60,8 +60,6 @@ def activations(net: Network, strategy: FineTune, task: Task, run: Run) -> Activ
     batch = run.protocol.batch_size
     key = ("activations", run.backbone, run.size, run.protocol.resize, batch, task.train.key, names[-1])
     if key not in run.memory:
-        for old in [k for k in run.memory if isinstance(k, tuple) and k[0] == key[0] and k[1] != run.backbone]:
-            del run.memory[old]  # neighbouring cells share a backbone
         maps = _computed(run.frozen(), names, task.train, run)
         run.memory[key] = lend(maps, [maps] if isinstance(maps, Tensor) else [])
     kept = run.unspoiled(key, "the shared activations")

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from bench import registry
-from bench.contract import Dataset, Split, Task
+from bench.contract import Backbone, Dataset, Split, Task
 from bench.errors import DataError
 from bench.images import Images, at_size, to_device
 from bench.labelled import load_split
@@ -24,6 +24,9 @@ from bench.splits import training_subset
 log = logging.getLogger(__name__)
 Notify = Callable[[str, float], None]
 """What is going on (a trial, an epoch), and the share of the cell that is done."""
+
+LASTING = ("second", "normalisation", "flops")
+"""Kept whatever cell comes next: small, or with a rule of its own."""
 
 
 def _silent(text: str, share: float) -> None:
@@ -40,6 +43,8 @@ class Session:
     debug: bool = False
     """Let unexpected errors through, with their traceback, instead of making a failed row."""
     memory: dict[object, object] = field(default_factory=dict)
+    kept_for: tuple[object, Backbone] | None = None
+    """The task and the backbone of the last cell, which what is in `memory` belongs to."""
     loaded: tuple[object, Dataset, Task] | None = None
     borrowed: list[Lent[object]] = field(default_factory=list)
     """The images of the task that is loaded, to see whether a strategy changed them."""
@@ -54,12 +59,9 @@ def load(cell: Cell, session: Session) -> tuple[Dataset, Task]:
     if images in session.unreadable:
         raise DataError(session.unreadable[images])
     _forget_spoiled(session)
+    _forget_unshared(session, key, cell.backbone)
     if session.loaded is None or session.loaded[0] != key:
         session.loaded = None
-        # Features of another dataset will not be asked for again; frozen networks may be.
-        for old in [k for k in session.memory if isinstance(k, tuple) and k[0] in ("features", "activations")]:
-            del session.memory[old]
-        session.memory.pop("embedded", None)
         dataset = registry.open_dataset(cell.dataset, cell.data_root, cell.split_seed, cell.source_size, cell.workspace)
         content = dataset.content_hash(cell.size)
         if content != cell.hashes["data_hash"]:
@@ -77,6 +79,17 @@ def load(cell: Cell, session: Session) -> tuple[Dataset, Task]:
         session.borrowed = [lend(None, images.tensors) for images in (task.train, task.val)]
     dataset, task = session.loaded[1:]
     return dataset, replace(task, second=_second(cell, dataset, session))
+
+
+def _forget_unshared(session: Session, task: object, backbone: Backbone) -> None:
+    """Cells of one task and backbone are neighbours: what was kept for those before them, by the harness or by
+    strategies, would fill the device in a matrix of many backbones. Of another task the frozen network is the same."""
+    if session.kept_for == (task, backbone):
+        return
+    session.kept_for = (task, backbone)
+    for key in list(session.memory):
+        if not (isinstance(key, tuple) and (key[0] in LASTING or key[:2] == ("frozen", backbone))):
+            del session.memory[key]
 
 
 def _forget_spoiled(session: Session) -> None:

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,12 @@ import torch
 from rich.console import Console
 
 from bench import clock, metrics, registry, runner, store
+from bench.attempt import run_cell
+from bench.config import Amount
 from bench.contract import Backbone, Protocol, Task
 from bench.executors import execute
 from bench.plan import make_plan
+from bench.session import Session, load
 from tests.processes import started
 from tests.small import CHECKOUT, NET, matrix
 
@@ -304,6 +308,35 @@ def test_weights_that_cannot_be_had_are_rows_with_a_reason(tmp_path: Path) -> No
     assert told["scratch"] == ("ok", "")  # it needs no weights
     assert told["linear_probe"][0] == "failed"
     assert "nowhere.safetensors" in told["linear_probe"][1]
+
+
+def test_of_what_cells_share_only_that_of_neighbours_is_kept(tmp_path: Path) -> None:
+    """Else the frozen networks of all backbones, and what strategies measured, would fill a GPU."""
+    amounts, once = (Amount(), Amount(per_class=8)), Protocol(epochs=1, trials=1)
+    networks = (NET, Backbone("test_convnext", "random"))
+    cells = make_plan(
+        matrix(tmp_path, strategies=("linear_probe",), backbones=networks, amounts=amounts, protocol=once), CHECKOUT
+    ).cells
+    session = Session(torch.device("cpu"), tmp_path)
+    for before, cell in zip([None, *cells], cells, strict=False):
+        own = {("mine", cell.backbone): 1, "alone": 2}
+        assert run_cell(cell, [0], session) == ["ok"]
+        frozen = {key: value for key, value in session.memory.items() if isinstance(key, tuple) and key[0] == "frozen"}
+        assert {key[1] for key in frozen} == {cell.backbone}
+        of_features = [key for key in session.memory if isinstance(key, tuple) and key[0] == "features"]
+        assert {key[1] for key in of_features} == {cell.backbone}
+        assert len(of_features) == 2  # train and val, of this amount only
+        assert before is None or not {("mine", before.backbone), "alone"} & session.memory.keys()
+        session.memory.update(own)
+    run_cell(cells[-1], [1], session)  # a neighbour
+    assert own.keys() <= session.memory.keys()
+    assert all(session.memory[key] is value for key, value in frozen.items())
+    fewer = replace(cells[-1], amount=Amount(per_class=4))
+    load(fewer, session)  # of another task, but for the same network
+    assert {key for key in session.memory if isinstance(key, tuple) and key[0] != "flops"} - set(frozen) == {
+        ("normalisation", cell.backbone) for cell in cells[:2]
+    }
+    assert all(session.memory[key] is value for key, value in frozen.items())
 
 
 def test_an_interrupt_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
