@@ -32,6 +32,10 @@ STOP = signal.SIGUSR1
 """To this process itself. Not Ctrl-C's signal, which a command that a script runs in the background ignores."""
 PATIENCE = 60.0
 """Seconds without a count after which a holder that cannot be asked for otherwise is taken for dead."""
+READS = 5
+"""Times that a claim is read that cannot be, before it is taken for something else."""
+OF = "-of-"
+"""For the stroke of a shard, i/n, in file names."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 def _taken(results: Path, mine: Claim) -> Path:
     """The file of this command's claim, once no other one is in its way. Raises StorageError."""
     while True:
-        path = results / "claims" / f"{mine.shard.replace('/', '-of-')}.{uuid4().hex[:12]}.json"
+        path = results / "claims" / f"{mine.shard.replace('/', OF)}.{uuid4().hex[:12]}.json"
         _write(path, mine)
         try:
             others = _others(path, mine)
@@ -125,8 +129,8 @@ def _others(own: Path, mine: Claim) -> list[Claim]:
     """The claims of other commands to cells of this one, as far as they are alive; dead ones are removed. Alive is one
     whose file changes, since its process number may have been given away, or is of another machine. Until that is
     known, this claim counts as well: others may be looking at it."""
-    unknown = {path: claim for path in own.parent.glob("*.json") if path != own and (claim := _read(path))}
-    unknown = {path: claim for path, claim in unknown.items() if shards.overlap(mine.shard, claim.shard)}
+    near = [path for path in own.parent.glob("*.json") if path != own and shards.overlap(mine.shard, _shard(path))]
+    unknown = {path: claim for path in near if (claim := _read(path))}
     alive: list[Claim] = []
     waited_from = time.monotonic()
     while unknown:
@@ -153,16 +157,24 @@ def _ended(claim: Claim) -> bool:
     return claim.machine == _machine() and not psutil.pid_exists(claim.process)
 
 
-def _read(path: Path) -> Claim | None:
-    """None where it is gone."""
+def _shard(path: Path) -> str:
+    """The shard that a claim is for, as its file's name has it: files of others need not be read."""
+    return path.name.partition(".")[0].replace(OF, "/")
+
+
+def _read(path: Path, times: int = READS) -> Claim | None:
+    """None where it is gone. A network folder may show a file half overwritten, or lose hold of it, for a moment."""
     try:
         return Claim(**json.loads(path.read_bytes()))
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError) as error:
-        raise StorageError(
-            f"{path}: not a claim of this version ({error}). Delete it if no run uses the folder."
-        ) from None
+    except (OSError, ValueError, TypeError) as error:
+        if times == 1:
+            raise StorageError(
+                f"{path}: not a claim of this version ({error}). Delete it if no run uses the folder."
+            ) from None
+    time.sleep(BEAT / 10)
+    return _read(path, times - 1)
 
 
 def _write(path: Path, claim: Claim) -> None:

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -52,13 +53,23 @@ def sweep(results: Path) -> None:
     Raises StorageError."""
     for folder in (results, results / "cells", results / "examples"):
         with storing(folder), contextlib.suppress(FileNotFoundError):
-            for entry in os.scandir(folder):
-                if entry.name.startswith(".") and entry.name.endswith(".part") and _age(entry) > HALF_WRITTEN:
-                    os.unlink(entry)
+            parts = [
+                entry for entry in os.scandir(folder) if entry.name.startswith(".") and entry.name.endswith(".part")
+            ]
+            now = _now(folder) if parts else 0.0
+            for entry in parts:
+                with contextlib.suppress(FileNotFoundError):  # it has been written, or another shard swept it
+                    if now - entry.stat().st_mtime > HALF_WRITTEN:
+                        os.unlink(entry)
 
 
-def _age(entry: os.DirEntry[str]) -> float:
-    return time.time() - entry.stat().st_mtime
+def _now(folder: Path) -> float:
+    """What a file that is written there now has as its time: by the clock of the server, not of this machine."""
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".", suffix=".part") as file:
+        file.write(b"now")
+        file.flush()
+        os.fsync(file.fileno())
+        return os.stat(file.name).st_mtime
 
 
 def finished(results: Path) -> set[tuple[str, int]]:

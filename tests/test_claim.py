@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -83,6 +84,37 @@ def test_shards_of_one_division_may_run_beside_each_other(tmp_path: Path) -> Non
         with pytest.raises(StorageError, match="in use by"), claimed(tmp_path, "3/4", "fourth"):
             pass
     assert left(tmp_path) == []
+
+
+def test_the_claim_of_another_shard_is_not_even_read(tmp_path: Path) -> None:
+    write(tmp_path)
+    [other] = left(tmp_path)
+    other.rename(torn := other.with_name("1-of-2.abc.json"))
+    torn.write_text("{")  # as a network folder may show it for a moment
+    with claimed(tmp_path, "2/2", "second"):
+        assert torn.exists()
+
+
+@pytest.mark.parametrize("trouble", [OSError(errno.ESTALE, "Stale file handle"), ValueError("torn")])
+def test_a_claim_that_cannot_be_read_for_a_moment_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: Exception
+) -> None:
+    monkeypatch.setattr(claim, "BEAT", 0.01)
+    path, reads, read = write(tmp_path), [0], Path.read_bytes
+
+    def read_bytes(self: Path) -> bytes:
+        reads[0] += 1
+        if reads[0] < claim.READS:
+            raise trouble
+        return read(self)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    found = claim._read(path)
+    assert found is not None
+    assert found.command
+    reads[0] = -claim.READS
+    with pytest.raises(StorageError, match="not a claim"):
+        claim._read(path)
 
 
 def test_of_commands_that_start_together_one_gets_the_folder(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,21 @@ def test_what_killed_commands_left_half_written_is_swept_and_nothing_else(tmp_pa
     os.utime(tmp_path / "cells" / "abc-s1.json", (1e9, 1e9))
     store.sweep(tmp_path)
     assert sorted(p.name for p in (tmp_path / "cells").iterdir()) == sorted([*names[1:], "abc-s1.json"])
+
+
+@pytest.mark.parametrize("ahead", [-7200, 7200])
+def test_how_old_a_file_is_is_told_by_the_clock_that_dates_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead: int
+) -> None:
+    store.publish(tmp_path, ROW)
+    young, old = tmp_path / "cells/.young.part", tmp_path / "cells/.old.part"
+    for path in (young, old):
+        path.write_text("")
+    now = young.stat().st_mtime
+    os.utime(old, (now - 3700, now - 3700))
+    monkeypatch.setattr(time, "time", lambda: now + ahead)  # of this machine
+    store.sweep(tmp_path)
+    assert sorted(path.name for path in (tmp_path / "cells").iterdir()) == [young.name, "abc-s1.json"]
 
 
 def test_nothing_half_written_stays_when_writing_fails(tmp_path: Path) -> None:
