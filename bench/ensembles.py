@@ -45,6 +45,8 @@ class Ensemble:
     fingerprint: str
     """Of the fusion's source and the members' cells: the same for all seeds, another one where a member's cell is."""
     source_hash: str
+    place: tuple[str, int, float, int | None]
+    """Dataset, size, fraction of train and images a class: its members are in no ensemble of another place."""
 
     @property
     def label(self) -> str:
@@ -86,7 +88,7 @@ def ensembles(candidates: Sequence[Candidate], fusions: Mapping[str, str], over:
     for one in candidates:
         places[one.dataset, one.size, one.fraction, one.per_class].append(one)
     found = []
-    for place in places.values():
+    for where, place in places.items():
         taken: set[frozenset[Member]] = set()
         for kind in (kind for kind in _GROUPS if kind in over):
             for what, backbone, fits in _GROUPS[kind](place):
@@ -99,7 +101,7 @@ def ensembles(candidates: Sequence[Candidate], fusions: Mapping[str, str], over:
                         Ensemble(
                             name, kind, place[0].dataset, f"{name}({what})", backbone, seed,
                             tuple(sorted(members, key=lambda member: member.label)),
-                            _fingerprint(name, source_hash, kind, list(cells), members), source_hash,
+                            _fingerprint(name, source_hash, kind, list(cells), members), source_hash, where,
                         )
                         for name, source_hash in fusions.items()
                     ]  # fmt: skip

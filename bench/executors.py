@@ -7,8 +7,8 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -72,7 +72,7 @@ def _execute(plan: Plan, console: Console, command: str, seconds: Mapping[str, f
     columns = (
         BarColumn(bar_width=24), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
     )  # fmt: skip
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress, ExitStack() as stack:
         bar = progress.add_task("", total=total)
 
         def remaining() -> str:
@@ -84,7 +84,9 @@ def _execute(plan: Plan, console: Console, command: str, seconds: Mapping[str, f
             shares[cell.fingerprint] = share
             progress.update(bar, description=f"{remaining()} · {cell.label} · {text}")
 
-        for number, (cell, statuses) in enumerate(_cells(plan, todo, where, notify, debug), start=1):
+        # Closed whatever happens here, so that worker processes end: Python waits for them when it ends itself.
+        running = stack.enter_context(closing(_cells(plan, todo, where, notify, debug)))
+        for number, (cell, statuses) in enumerate(running, start=1):
             counts.update(statuses)
             shares.pop(cell.fingerprint, None)
             passed += weights[cell.fingerprint]
@@ -121,15 +123,18 @@ def _facts(plan: Plan, command: str, started: str, finished: str | None) -> dict
     }
 
 
-def _cells(plan: Plan, todo: list[Cell], where: torch.device, watch: Watch, debug: bool) -> Finished:
+def _cells(
+    plan: Plan, todo: list[Cell], where: torch.device, watch: Watch, debug: bool
+) -> Generator[tuple[Cell, list[str]], None, None]:
     """In this process, unless there is more than one at a time or a limit of time: only a process of its own can be
     ended in whatever it does."""
     matrix = plan.matrix
     if not todo:
-        return iter(())
+        return
     if matrix.executor == "local" and matrix.jobs == 1 and not matrix.time_limit:
-        return _here(plan, todo, where, watch, debug)
-    return _elsewhere(plan, todo, where, watch, debug)
+        yield from _here(plan, todo, where, watch, debug)
+    else:
+        yield from _elsewhere(plan, todo, where, watch, debug)
 
 
 def _here(plan: Plan, todo: list[Cell], where: torch.device, watch: Watch, debug: bool) -> Finished:

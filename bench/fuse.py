@@ -82,14 +82,14 @@ def fuse_missing(plan: Plan, console: Console) -> list[str]:
     """Publish the rows of the plan's ensembles whose members are finished, with progress, and give their statuses. An
     ensemble that lacks a member waits for another run, and says so."""
     library, statuses, waiting = Library(plan.matrix.results), list[str](), list[tuple[Ensemble, Member]]()
-    dataset = ""
+    place: object = None
     fusions = {name: registry.load_fusion(name, plan.workspace) for name in {one.fusion for one in plan.unfused}}
     for ensemble in track(
         plan.unfused, "ensembles", console=console, transient=True, disable=not console.is_terminal or not plan.unfused
     ):
-        if ensemble.dataset != dataset:
-            library.arrays.clear()  # will not be asked for again
-            dataset = ensemble.dataset
+        if ensemble.place != place:
+            library.arrays.clear()  # no member of one is asked for in another
+            place = ensemble.place
         if lacking := [member for member in ensemble.members if library.row(member) is None]:
             waiting.append((ensemble, lacking[0]))
             continue

@@ -88,6 +88,13 @@ class Plan:
         return [cell for cell in self.cells if holds(shard, cell.fingerprint) and self.missing(cell)]
 
     @property
+    def there(self) -> set[tuple[str, int]]:
+        """The rows of the plan, those of its shard and of its ensembles, that need not be run again."""
+        seeds = range(self.matrix.seeds)
+        rows = {(c.fingerprint, s) for c in self.cells if holds(self.matrix.shard, c.fingerprint) for s in seeds}
+        return self.done & (rows | {(one.fingerprint, one.seed) for one in self.ensembles})
+
+    @property
     def unfused(self) -> list[Ensemble]:
         """The ensembles whose row is missing."""
         return [one for one in self.ensembles if (one.fingerprint, one.seed) not in self.done]

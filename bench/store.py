@@ -111,6 +111,16 @@ def status_of(results: Path, fingerprint: str, seed: int) -> str | None:
         return None
 
 
+def any_lost(results: Path, done: Iterable[tuple[str, int]]) -> bool:
+    """Whether one of these rows (fingerprint, seed), which need not be run again, has no result all the same: what
+    diverged would diverge again. A damaged one is for the report to name."""
+    for fingerprint, seed in done:
+        with contextlib.suppress(DataError):
+            if status_of(results, fingerprint, seed) not in ("ok", "skipped", None):
+                return True
+    return False
+
+
 def record_trials(results: Path, fingerprint: str, trials: Sequence[Trial]) -> None:
     """Append trials to the cell's file, in one write, and see it on disk; trials that take less than a second are seen
     there together, so that a power cut costs at most that. A line torn by a kill is cut off first."""

@@ -50,7 +50,9 @@ class Processes:
 
     def start(self, slot: int) -> Local:
         ours, theirs = self.context.Pipe()
-        process = self.context.Process(target=_serve, args=(theirs, self.setups[slot], dict(os.environ)), daemon=True)
+        # No daemon: those may start no processes of their own, and a strategy may want to load images in some. It ends
+        # with its pipe.
+        process = self.context.Process(target=_serve, args=(theirs, self.setups[slot], dict(os.environ)))
         process.start()
         theirs.close()
         return Local(process, ours)

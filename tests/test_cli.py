@@ -202,6 +202,33 @@ def test_a_failed_cell_is_exit_code_1_and_the_others_are_run(workspace: Path) ->
     assert len((workspace / "results/small/rows.csv").read_text().splitlines()) == 3
 
 
+DIVERGES = '''
+import torch
+from bench.finetune import FineTune
+
+class Diverges(FineTune):
+    """NaN."""
+    name = "diverges"
+    def fit(self, task, hparams, run):
+        return lambda images: torch.full((len(images), task.outputs), float("nan"))
+'''
+
+
+def test_a_diverged_cell_is_exit_code_1_though_it_is_not_run_again(workspace: Path) -> None:
+    (workspace / "strategies").mkdir()
+    (workspace / "strategies/diverges.py").write_text(DIVERGES)
+    words = ["run", "demo", "--dataset", "phantom-radiograph", "--size", "16", "--per-class", "4", "--epochs", "1"]
+    words += ["--trials", "1", "--seeds", "1", "--backbone", "test_resnet@random", "--results", "results/small"]
+    words += ["--strategy", "diverges"]
+    assert invoke(*words)[0] == 1
+    code, out, _ = invoke(*words)
+    assert "nothing to do" in out
+    assert code == 1
+    more = [*words, "--strategy", "linear_probe"]
+    assert [invoke(*more)[0] for _ in range(2)] == [1, 1]
+    assert invoke(*words[:-1], "linear_probe")[0] == 0
+
+
 def test_ctrl_c_is_exit_code_130_with_the_command_to_go_on(workspace: Path) -> None:
     words = ["run", "demo", "--dataset", "phantom-radiograph", "--size", "32", "--epochs", "500", "--trials", "1"]
     words += ["--seeds", "1", "--backbone", "test_resnet@random", "--strategy", "scratch", "--results", "results/long"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from bench import registry, store
+from bench import fuse, registry, store
 from bench.config import Matrix
 from bench.contract import Backbone, Protocol
 from bench.ensembles import ALL_BACKBONES, Candidate, Ensemble, ensembles
@@ -173,6 +174,21 @@ def test_a_diverged_member_is_left_out_and_named(tmp_path: Path) -> None:
     row = read_rows(tmp_path).query("fusion == 'ensemble_mean'").iloc[0]
     assert len(json.loads(row["members"])) == 2
     assert "left out: C · tune · seed 0 (diverged)" in row["notes"]
+
+
+@pytest.mark.parametrize(("size", "reads"), [(28, 2), (56, 4)])
+def test_predictions_are_kept_for_the_ensembles_of_one_place_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, reads: int
+) -> None:
+    """Which share members; else those of a whole matrix would fill the memory."""
+    plan = fake(tmp_path, {"A": "ok", "B": "ok"})
+    [one] = plan.ensembles
+    other = replace(one, fingerprint="other", place=("d", size, 1.0, None))
+    read, made = [], fuse.read_predictions
+    monkeypatch.setattr(fuse, "read_predictions", lambda *key: read.append(key) or made(*key))
+    assert one.place == ("d", 28, 1.0, None)
+    assert fuse_missing(replace(plan, ensembles=(one, other)), CONSOLE) == ["ok", "ok"]
+    assert len(read) == reads
 
 
 def test_one_member_is_no_ensemble(tmp_path: Path) -> None:

@@ -85,6 +85,29 @@ class Late(Quick):
 '''
 
 
+LOADING = '''
+import torch
+from bench.finetune import FineTune
+
+class Loading(FineTune):
+    """Reads something in processes of its own."""
+    name = "loading"
+    def fit(self, task, hparams, run):
+        there = torch.utils.data.DataLoader(torch.arange(4), num_workers=1)
+        assert [int(one) for one in there] == [0, 1, 2, 3]
+        return lambda images: torch.zeros(len(images), task.outputs)
+'''
+
+
+def test_a_strategy_may_have_processes_of_its_own_in_a_worker_too(tmp_path: Path) -> None:
+    (tmp_path / "strategies").mkdir()
+    (tmp_path / "strategies" / "loading.py").write_text(LOADING)
+    once = Protocol(epochs=1, trials=1)
+    outcome = run(tmp_path / "r", 1, tmp_path, strategies=("loading",), protocol=once, jobs=2)
+    assert (outcome.ok, outcome.failed) == (2, 0)
+    assert not any(psutil.pid_exists(pid) for pid in worker_numbers(tmp_path / "r"))
+
+
 @pytest.fixture
 def nasty(tmp_path: Path) -> Path:
     (tmp_path / "strategies").mkdir()
@@ -206,12 +229,13 @@ def test_clocks_that_jump_change_nothing(undisturbed: Path, tmp_path: Path, monk
     assert run(tmp_path, CELLS).there == 2 * CELLS
 
 
-def test_ctrl_c_twice_ends_the_command_and_its_workers(undisturbed: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_once_or_twice_ends_the_command_and_its_workers(undisturbed: Path, tmp_path: Path, times: int) -> None:
     command = started(_run, tmp_path, 2)
     while not published_anything(tmp_path):
         time.sleep(0.02)
-    os.kill(command.pid, signal.SIGINT)
-    os.kill(command.pid, signal.SIGINT)
+    for _ in range(times):
+        os.kill(command.pid, signal.SIGINT)
     command.join()
     assert command.exitcode == 130
     psutil.wait_procs([psutil.Process(pid) for pid in worker_numbers(tmp_path) if psutil.pid_exists(pid)], timeout=30)

@@ -28,7 +28,7 @@ def _run(matrix: Matrix, debug: bool, dry_run: bool) -> bool:
     there = page.exists() and (matrix.results / "rows.csv").exists() and set(shown) == set(plan.fingerprints)
     if there and not plan.todo and not plan.unfused:
         console.print(f"nothing to do. tables: {matrix.results}, report: {page}", soft_wrap=True, highlight=False)
-        return True
+        return _whole(plan)
     from bench.commands.report import write_report
     from bench.executors import execute
 
@@ -37,9 +37,16 @@ def _run(matrix: Matrix, debug: bool, dry_run: bool) -> bool:
         then = f"Then: medtransfer report {matrix.results}"
         text = f"shard {matrix.shard} is done; {outcome.left} rows are left to other shards. {then}"
         console.print(text, soft_wrap=True, highlight=False, markup=False)
-        return not outcome.failed
+        return not outcome.failed and _whole(plan)
     write_report([matrix.results], page, console)
-    return not outcome.failed
+    return not outcome.failed and _whole(plan)
+
+
+def _whole(plan: Plan) -> bool:
+    """Whether no row that was there before is of a fit that diverged: the command that made it said so, too."""
+    from bench.store import any_lost
+
+    return not any_lost(plan.matrix.results, plan.there)
 
 
 @matrix_command("plan")
