@@ -25,19 +25,20 @@ def describe(plan: Plan, console: Console) -> dict[str, float]:
         (len(matrix.sizes), "sizes"),
         (len(matrix.amounts), "amounts of data"),
     ]
-    product = " x ".join(f"{count} {name if count > 1 else _singular(name)}" for count, name in names)
-    _say(console, f"{len(plan.cells)} cells: {product}; {matrix.seeds} seeds, {matrix.protocol.trials} trials, "
-                  f"{matrix.protocol.epochs} epochs each")  # fmt: skip
+    product = " x ".join(counted(count, name) for count, name in names)
+    protocol = matrix.protocol
+    each = ((matrix.seeds, "seeds"), (protocol.trials, "trials"), (protocol.epochs, "epochs"))
+    effort = ", ".join(counted(*one) for one in each)
+    _say(console, f"{counted(len(plan.cells), 'cells')}: {product}; {effort} each")
     if plan.ensembles:
-        _say(
-            console, f"and {len(plan.ensembles)} ensembles of their stored predictions, {len(plan.unfused)} to be made"
-        )
+        made = f"{counted(len(plan.ensembles), 'ensembles')} of their stored predictions"
+        _say(console, f"and {made}, {len(plan.unfused)} to be made")
     for note in plan.notes:
         _say(console, f"note: {note}", "yellow")
     _reasons(console, "skipped", [(cell, cell.skip) for cell in plan.skips], "cyan")
     _reasons(console, "cannot run", [(cell, cell.error) for cell in plan.errors], "red")
     if there := sum(matrix.seeds - len(plan.missing(cell)) for cell in plan.cells):
-        _say(console, f"{there} of {len(plan.cells) * matrix.seeds} rows are in {matrix.results} already")
+        _say(console, f"{there} of {counted(len(plan.cells) * matrix.seeds, 'rows')} are in {matrix.results} already")
     if not todo:
         return {}
     from bench.estimate import estimate, words  # here, so that a finished matrix is told so without loading pandas
@@ -45,15 +46,14 @@ def describe(plan: Plan, console: Console) -> dict[str, float]:
     seconds = estimate(plan, where)
     work = sum(seconds.values())
     total = work / matrix.jobs
-    machine = device.describe(where)
+    machine, time = device.describe(where), f"about {words(total)}"
     if matrix.executor == "ray":
         machine = f"a Ray cluster, if its nodes are like this machine ({machine})"
-    text = f"{len(todo)} cells to run on {machine}: about {words(total)}"
     if total >= LONG:
-        text += f" ({work / 3600:.1f} {'GPU' if where.type == 'cuda' else 'CPU'}-hours)"
+        time += f" ({work / 3600:.1f} {'GPU' if where.type == 'cuda' else 'CPU'}-hours)"
     if unknown := sum(cell.fingerprint not in seconds for cell in todo):
-        text += f", and what {unknown} of them take, which is not known"
-    _say(console, text)
+        time += f", and what {unknown} of them take, which is not known"
+    _say(console, _to_run(todo, machine, time))
     if matrix.deterministic and where.type == "mps":
         _say(console, "note: deterministic: Metal has no such mode, so last bits may differ between runs", "yellow")
     if total >= LONG:
@@ -66,6 +66,16 @@ def describe(plan: Plan, console: Console) -> dict[str, float]:
     return seconds
 
 
+def _to_run(todo: list[Cell], where: str, time: str) -> str:
+    """How many of the cells that are left can run, and how long they take: the others take no time."""
+    cannot, skipped = sum(bool(cell.error) for cell in todo), sum(bool(cell.skip) for cell in todo)
+    able, cells = len(todo) - cannot - skipped, counted(len(todo), "cells")
+    if able == len(todo):
+        return f"{cells} to run on {where}: {time}"
+    rest = "; ".join(f"{number} {what}" for number, what in ((cannot, "cannot"), (skipped, "skipped")) if number)
+    return f"{able} of {cells} can run on {where}: {time}; {rest}" if able else f"0 of {cells} can run"
+
+
 def _reasons(console: Console, what: str, cells: list[tuple[Cell, str]], style: str) -> None:
     """Each reason once, with how many cells it holds for."""
     for reason, count in Counter(reason for _, reason in cells).items():
@@ -76,6 +86,11 @@ def _reasons(console: Console, what: str, cells: list[tuple[Cell, str]], style: 
 
 def _say(console: Console, text: str, style: str = "") -> None:
     console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def counted(number: int, plural: str) -> str:
+    """ "1 cell", "2 cells"."""
+    return f"{number} {_singular(plural) if number == 1 else plural}"
 
 
 def _singular(plural: str) -> str:

@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters, line ends, what turns the direction of writing, and halves of characters (the bytes of a file
@@ -64,6 +67,25 @@ def nearest(name: str, valid: Iterable[str]) -> str:
 def printable(text: str) -> str:
     """The text in one line, as any terminal, file or page takes it: what is UNPRINTABLE becomes `\\x1b`, say."""
     return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Around reading the dataset `name`: whatever its plug-in raises in the block is a DataError that says so in one
+    line."""
+    try:
+        yield
+    except MedtransferError:
+        raise
+    except (Exception, SystemExit) as error:
+        said = f"{brief(error)}, {place(error)}"
+        raise DataError(f"{name}: cannot be read ({said}). Correct its files, or its plug-in.") from error
+
+
+def place(error: BaseException) -> str:
+    """File and line, such as `mine.py:11`, where an error was raised."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{Path(where.filename).name}:{where.lineno}"
 
 
 def brief(error: BaseException) -> str:

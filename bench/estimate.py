@@ -14,14 +14,17 @@ import torch
 from torch.nn import functional
 
 from bench import computing, device, places, registry, store
-from bench.contract import Backbone, Dataset, Protocol
-from bench.errors import DataError, MedtransferError, UsageError, brief
+from bench.contract import SPLITS, Backbone, Dataset, Protocol
+from bench.errors import DataError, MedtransferError, UsageError, brief, reading
 from bench.plan import Cell, Plan
 from bench.run import Run
 from bench.validation import validated
 
 log = logging.getLogger(__name__)
 CALIBRATION_BATCH = 16
+MEASURED = ["status", "device", "backbone", "strategy", "size"]
+COST = ["fit_seconds", "images_seen", "epochs", "n_train", "n_val", "n_test"]
+"""Columns of earlier rows: what was run, and what it took."""
 SECOND = 2
 """How much more a training image costs where one of the second domain goes with it."""
 FORWARD_SHARE = 1 / 3
@@ -29,8 +32,9 @@ FORWARD_SHARE = 1 / 3
 
 
 def estimate(plan: Plan, where: torch.device) -> dict[str, float]:
-    """Seconds by fingerprint, for the cells of `plan.todo`. A cell that cannot run takes none; one whose time is not
-    known has none. What that took of a GPU is given back: cells may run in other processes."""
+    """Seconds by fingerprint, for the cells of `plan.todo`. A cell that cannot run takes none, nor does one whose
+    images cannot be counted; one whose time is not known has none. What that took of a GPU is given back: cells may run
+    in other processes."""
     if plan.matrix.deterministic:
         device.make_deterministic(where)  # before the GPU is first used
     with threads(plan.matrix.jobs):
@@ -43,7 +47,7 @@ def estimate(plan: Plan, where: torch.device) -> dict[str, float]:
 def _estimate(plan: Plan, where: torch.device) -> dict[str, float]:
     rates = _measured(plan, where)
     calibrated: dict[tuple[str, int], float | None] = {}
-    counts: dict[tuple[str, int], tuple[int, int, int]] = {}
+    counts: dict[tuple[str, int], tuple[int, int, int] | None] = {}
     names = {cell.strategy for cell in plan.cells}
     strategies = {name: registry.load_strategy(name, plan.workspace) for name in names}  # finding one reads all files
     seconds = {}
@@ -53,7 +57,10 @@ def _estimate(plan: Plan, where: torch.device) -> dict[str, float]:
             continue
         if (cell.dataset, cell.size) not in counts:
             counts[cell.dataset, cell.size] = _counts(cell)
-        images, val, test = counts[cell.dataset, cell.size]
+        if (counted := counts[cell.dataset, cell.size]) is None:
+            seconds[cell.fingerprint] = 0.0
+            continue
+        images, val, test = counted
         trained = _amount(images, cell)
         fits = len(plan.missing(cell)) + _trials_left(plan, cell)
         shown = trained * cell.protocol.epochs * fits
@@ -63,6 +70,7 @@ def _estimate(plan: Plan, where: torch.device) -> dict[str, float]:
             seconds[cell.fingerprint] = rates[key] * (shown + FORWARD_SHARE * evaluated)
             continue
         if key[::2] not in calibrated:
+            log.info("measuring %s at %d px, for the estimate of time", *key[::2])
             calibrated[key[::2]] = _calibrated(cell, where)
         if (step := calibrated[key[::2]]) is None:
             continue
@@ -111,13 +119,13 @@ def _measured(plan: Plan, where: torch.device) -> dict[tuple[str, str, int], flo
     if not path.is_file():
         return {}
     try:
-        rows = pd.read_parquet(path)
-    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+        rows = pd.read_parquet(path)[[*MEASURED, *COST]]
+    except (OSError, ValueError, KeyError) as error:  # pyarrow's are ValueErrors; an older file lacks columns
         log.warning("%s cannot be read (%s): the report will make it anew", path, brief(error))
         return {}
     rows = rows[(rows["status"] == "ok") & (rows["device"] == device.describe(where))]
     # Predictions that were made elsewhere have no cost.
-    rows = rows.dropna(subset=["fit_seconds", "images_seen", "epochs", "n_train", "n_val", "n_test"])
+    rows = rows.dropna(subset=COST)
     sums: dict[tuple[str, str, int], list[float]] = defaultdict(lambda: [0.0, 0.0])
     for row in rows.itertuples():
         total = sums[row.backbone, row.strategy, int(row.size)]
@@ -132,15 +140,17 @@ def _evaluated(epochs: int, train: int, val: int, test: int) -> int:
     return len(validated(epochs, max(train, 1), val)) * val + test
 
 
-def _counts(cell: Cell) -> tuple[int, int, int]:
-    """Images in train, val and test."""
+def _counts(cell: Cell) -> tuple[int, int, int] | None:
+    """Images in train, val and test; None where they cannot be counted, which the cell itself may run into."""
     try:
-        dataset: Dataset = registry.open_dataset(
-            cell.dataset, cell.data_root, cell.split_seed, cell.source_size, cell.workspace
-        )
-        train, val, test = (dataset.count(split) for split in ("train", "val", "test"))
-    except MedtransferError:
-        return 0, 0, 0  # the cell itself will say what is wrong with its data
+        with reading(cell.dataset):
+            dataset: Dataset = registry.open_dataset(
+                cell.dataset, cell.data_root, cell.split_seed, cell.source_size, cell.workspace
+            )
+            train, val, test = (dataset.count(split) for split in SPLITS)
+    except MedtransferError as error:
+        log.warning("not in the estimate of time: %s", error)
+        return None
     return train, val, test
 
 

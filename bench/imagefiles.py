@@ -94,6 +94,9 @@ class ImageFiles(Dataset):
         images = self._images(rows, size)
         return Split(images, self.table.labels[rows], np.array(self.table.files)[rows])
 
+    def count(self, split: str) -> int:
+        return len(self.rows[split])
+
     def content_hash(self, size: int) -> str:
         files, labels = np.array(self.table.files), self.table.labels
         parts = [

@@ -15,7 +15,7 @@ from bench.backbones import resolve, too_small
 from bench.config import Amount, Matrix
 from bench.contract import Backbone, Dataset, Info, Protocol, Strategy
 from bench.ensembles import Ensemble, ensembles, of_cells
-from bench.errors import DataError, MedtransferError, UsageError, brief, nearest
+from bench.errors import MedtransferError, UsageError, nearest, reading
 from bench.imported import imported
 from bench.natural_reference import open_natural
 from bench.rules import is_range, matches, shown
@@ -245,14 +245,13 @@ def _weights(backbone: Backbone) -> tuple[str, str]:
 def _dataset(matrix: Matrix, name: str, size: int, workspace: Path) -> tuple[Dataset | None, str, str]:
     """(dataset, content hash, error)."""
     try:
-        dataset = registry.open_dataset(name, matrix.data_root, matrix.split_seed, matrix.source_size, workspace)
-        return dataset, dataset.content_hash(size), ""
+        with reading(name):
+            dataset = registry.open_dataset(name, matrix.data_root, matrix.split_seed, matrix.source_size, workspace)
+            return dataset, dataset.content_hash(size), ""
     except UsageError:
         raise
     except MedtransferError as error:
         return None, "unknown", str(error)
-    except Exception as error:  # a dataset is a plug-in's, and reads files
-        return None, "unknown", str(DataError(f"{name}: cannot be read ({brief(error)}). Correct its files."))
 
 
 def _natural(matrix: Matrix, strategies: Iterable[Strategy], workspace: Path) -> tuple[str, str]:

@@ -96,7 +96,7 @@ def open_dataset(name: str, root: Path, seed: int = 0, source_size: int = 0, wor
         raise
     except OSError as error:
         raise DataError(f"{name}: {error.strerror or error}. Check the path and its permissions.") from error
-    except Exception as error:  # whatever a plug-in raises is its own fault, and fails its own cells only
+    except (Exception, SystemExit) as error:  # whatever a plug-in raises is its own fault and fails its own cells only
         raise DataError(f"{name}: {path} gave up: {_reason(error, path)}. Correct it.") from error
     if not isinstance(dataset, Dataset):
         raise DataError(f"{path}: open_dataset({name!r}) gave {type(dataset).__name__}, not a bench.contract.Dataset.")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import traceback
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from bench import ENGINE, device, provenance, registry
 from bench.contract import Task
-from bench.errors import Diverged, MedtransferError, brief, printable
+from bench.errors import Diverged, MedtransferError, brief, place, printable
 from bench.plan import Cell
 
 SMALL_VAL = 100
@@ -66,10 +64,8 @@ def failure(error: BaseException) -> dict[str, Any]:
         return {"status": "oom", "reason": f"out of memory: {brief(error)} Try a smaller batch_size."}
     if isinstance(error, MedtransferError):
         return {"status": "failed", "reason": str(error)}
-    where = traceback.extract_tb(error.__traceback__)[-1]
-    place = f"{Path(where.filename).name}:{where.lineno}"
     said = printable(" ".join(str(error).split()))
-    text = f"{type(error).__name__}: {said} ({place}); rerun with --debug for the traceback"
+    text = f"{type(error).__name__}: {said} ({place(error)}); rerun with --debug for the traceback"
     return {"status": "failed", "reason": text}
 
 

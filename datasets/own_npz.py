@@ -56,6 +56,9 @@ class OwnNpz(Dataset):
         images, labels = self.parts[split]
         return Split(images, labels, self.ids[split])
 
+    def count(self, split: str) -> int:
+        return len(self.ids[split])
+
     def content_hash(self, size: int) -> str:
         return hashlib.sha256(f"{npzfile.fingerprint(self.path)} {self.notes}".encode()).hexdigest()
 

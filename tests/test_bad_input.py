@@ -18,7 +18,9 @@ from typer.testing import CliRunner
 from bench import cli, npzfile, registry
 from bench.contract import Backbone, Protocol
 from bench.decode import decode
+from bench.describe import describe
 from bench.errors import UNPRINTABLE, DataError, UsageError
+from bench.estimate import estimate
 from bench.executors import execute
 from bench.plan import make_plan
 from tests.small import NET, matrix, opened, picture
@@ -218,6 +220,58 @@ def test_a_dataset_plugin_may_raise_anything(tmp_path: Path) -> None:
         assert re.search(says, error), error
     (tmp_path / "datasets/leaving.py").write_text("import sys\nsys.exit(3)\n")
     assert "SystemExit" in registry.broken(tmp_path)[tmp_path / "datasets/leaving.py"]
+
+
+TOY = """
+import numpy as np
+from bench.contract import Dataset, Info, Split
+PREFIX = "toy:"
+class Toy(Dataset):
+    info = Info("toy:", "binary", ("a", "b"), 1)
+    def content_hash(self, size): return "0"
+    def load(self, split, size):
+        if split in {splits}: raise {error}
+        return Split(np.zeros((8, 12, 12), dtype=np.uint8), np.arange(8) % 2, np.array([f"{{split}}{{i}}" for i in range(8)]))
+def open_dataset(name, root, seed, source_size): return Toy()
+"""  # noqa: E501
+
+
+@pytest.mark.parametrize("error", ["RuntimeError('on purpose')", "SystemExit(3)"])
+@pytest.mark.parametrize("splits", [("train", "val", "test"), ("test",)])
+def test_a_dataset_plugin_may_raise_in_load(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, splits: tuple[str, ...], error: str
+) -> None:
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "datasets/toys.py").write_text(TOY.format(splits=splits, error=error))
+    good = saved(tmp_path / "good.npz")
+    changes = {"datasets": ("toy:", good), "strategies": ("linear_probe",), "sizes": (16,), "protocol": ONCE}
+    plan = make_plan(matrix(tmp_path / "r", **changes, seeds=1), tmp_path)
+    describe(plan, Console(quiet=True))
+    execute(plan, Console(quiet=True), "test", {})
+    rows = {
+        (row := json.loads(path.read_text()))["dataset"]: row["status"]
+        for path in (tmp_path / "r/cells").glob("*-s0*json")
+    }
+    assert rows == {"toy:": "failed", good: "ok"}
+    told = [text for text in caplog.messages if text.startswith(("not in the estimate", "not audited"))]
+    assert len(told) == 2
+    assert all(f"toy:: cannot be read ({error.partition('(')[0]}" in text for text in told)
+    assert all("toys.py:9" in text for text in told)
+    assert [key.partition(" ")[0] for key in json.loads((tmp_path / "r/datasets.json").read_text())] == [good]
+
+
+def test_one_damaged_image_fails_its_own_cells_only(folder: Path, tmp_path: Path) -> None:
+    for label in ("a", "b"):
+        for index in range(12):
+            picture(folder / label / f"{index}.png")
+    cut = picture(folder / "a/cut.png", (200, 200))
+    cut.write_bytes(cut.read_bytes()[:2000])
+    own, good = f"folder:{folder}", saved(tmp_path / "good.npz")
+    plan = make_plan(matrix(tmp_path / "r", datasets=(own, good), strategies=("scratch",)), tmp_path)
+    assert all(plan.missing(cell) for cell in plan.todo)
+    assert all(estimate(plan, torch.device("cpu")).values())
+    rows = run(tmp_path / "r", tmp_path, datasets=(own, good))
+    assert {key[0]: row["status"] for key, row in rows.items()} == {own: "failed", good: "ok"}
 
 
 def test_weights_that_are_not_numbers_fail_their_own_cells(tmp_path: Path) -> None:

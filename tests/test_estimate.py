@@ -8,12 +8,13 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from rich.console import Console
 
 from bench import device
-from bench.config import Amount
+from bench.config import Amount, Matrix
 from bench.contract import Backbone, Protocol
 from bench.describe import describe
 from bench.estimate import estimate, words
@@ -125,4 +126,39 @@ def test_the_plan_says_what_is_there_what_is_left_and_why_a_cell_cannot_run(tmp_
     assert "RANDOM WEIGHTS" in text
     assert "cannot run: 3 cells" in text
     assert "none.npz" in text
-    assert f"cells to run on {device.describe(CPU)}: about" in text
+    assert f"3 of 6 cells can run on {device.describe(CPU)}: about" in text
+    assert text.rstrip().endswith("; 3 cannot")
+
+
+def test_what_cannot_run_at_all_is_given_no_time(tmp_path: Path) -> None:
+    text = described(matrix(tmp_path / "r", datasets=(f"npz:{tmp_path}/none.npz",)))
+    assert text.rstrip().endswith("0 of 3 cells can run")
+
+
+def test_one_is_singular(tmp_path: Path) -> None:
+    once = Protocol(epochs=1, trials=1)
+    text = described(matrix(tmp_path, strategies=("scratch",), seeds=1, protocol=once))
+    assert text.startswith(
+        "1 cell: 1 strategy x 1 backbone x 1 dataset x 1 size x 1 amount of data; 1 seed, 1 trial, 1 epoch"
+    )
+    assert "\n1 cell to run on" in text
+
+
+def test_a_calibration_says_what_it_measures(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    estimate(make_plan(matrix(tmp_path), CHECKOUT), CPU)
+    assert [text for text in caplog.messages if "measuring" in text] == [
+        "measuring test_resnet random at 32 px, for the estimate of time"
+    ]
+
+
+def test_rows_of_an_older_version_are_not_estimated_from(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pd.DataFrame({"status": ["ok"], "device": [device.describe(CPU)]}).to_parquet(tmp_path / "rows.parquet")
+    assert all(seconds(make_plan(matrix(tmp_path), CHECKOUT)).values())
+    assert any("rows.parquet cannot be read (KeyError" in text for text in caplog.messages)
+
+
+def described(planned: Matrix) -> str:
+    out = io.StringIO()
+    describe(make_plan(planned, CHECKOUT), Console(file=out, width=400))
+    return out.getvalue()
