@@ -4,8 +4,8 @@ Of Pillow's many readers only those three are asked, whatever a file is called: 
 file to Ghostscript, which runs it as a program. Sizes are checked before pixels are decoded.
 
 8-bit images stay as they are. 16-bit ones are scaled by their type's range (0..65535 -> 0..255), so that brightness
-stays comparable between images; 32-bit and float images, which have no such range, each by their own minimum and
-maximum. DICOM: rescale slope and intercept, then the file's (first) window, or else the image's own minimum and
+stays comparable between images (`share_of_16_bit` says how much of it one uses); 32-bit and float images, which have no
+such range, each by their own minimum and maximum. DICOM: rescale slope and intercept, then the file's (first) window, or else the image's own minimum and
 maximum; MONOCHROME1 is inverted.
 """
 
@@ -40,6 +40,20 @@ def is_gray(path: Path) -> bool:
         return image.mode in GRAY_MODES
 
 
+def share_of_16_bit(path: Path) -> float | None:
+    """The brightest pixel of a gray 16-bit PNG or TIFF as a share of 65535; None for any other image. Raises
+    DataError."""
+    if path.suffix.lower() == ".dcm":
+        return None
+    with _pillow(path) as image:
+        if not _is_16_bit(image):
+            return None
+        try:
+            return float(np.asarray(image).max()) / 65535
+        except Exception as error:  # Pillow raises many types on damaged files
+            raise _damaged(path, error) from error
+
+
 def decode(path: Path, size: int, gray: bool) -> np.ndarray:
     """uint8 [size, size] or, unless `gray`, [size, size, 3]: padded to a square with black, then resized (bilinear,
     antialiased). Raises DataError."""
@@ -48,7 +62,7 @@ def decode(path: Path, size: int, gray: bool) -> np.ndarray:
     except DataError:
         raise
     except Exception as error:  # Pillow and pydicom raise many types on damaged files
-        raise DataError(f"{path}: damaged or cut short ({_reason(error)}). {_FIX}") from error
+        raise _damaged(path, error) from error
     image = image.convert("L" if gray else "RGB")
     side = max(image.size)
     if image.size != (side, side):
@@ -80,12 +94,16 @@ def _check_size(path: Path, width: int, height: int) -> None:
         )
 
 
+def _is_16_bit(image: Image.Image) -> bool:
+    return image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")  # a PNG's "I" is 16 bits
+
+
 def _decode_pillow(path: Path, size: int) -> Image.Image:
     with _pillow(path) as image:
         image.draft(None, (size, size))  # a JPEG is decoded at 1/2, 1/4 or 1/8 where that is still large enough
         image.load()
         upright = ImageOps.exif_transpose(image)
-        if upright.mode.startswith("I;16") or (upright.mode == "I" and image.format == "PNG"):  # a PNG's "I" is 16 bits
+        if _is_16_bit(image):
             return Image.fromarray((np.asarray(upright) / 257.0).round().astype(np.uint8))
         if upright.mode in ("I", "F"):
             return Image.fromarray(_stretch(path, np.asarray(upright, dtype=np.float64)))
@@ -159,6 +177,10 @@ def _pydicom(path: Path) -> ModuleType:
         raise DataError(f"{path}: DICOM files need pydicom. pip install medtransfer[dicom]") from error
     module: ModuleType = pydicom
     return module
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path}: damaged or cut short ({_reason(error)}). {_FIX}")
 
 
 def _reason(error: Exception) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ import numpy as np
 
 from bench.cache import cache_folder, filled, whole_file
 from bench.contract import SPLITS, Dataset, Info, Split
-from bench.decode import CODE, SUFFIXES, decode, is_gray
+from bench.decode import CODE, SUFFIXES, decode, is_gray, share_of_16_bit
 from bench.errors import UNPRINTABLE, DataError
 from bench.splits import RATIOS, TRAIN_VAL, make_splits
 
@@ -51,17 +52,29 @@ def checked_path(root: Path, file: str) -> Path:
     return path
 
 
-def scanned(paths: Sequence[Path]) -> tuple[bool, list[str]]:
-    """Whether all images are gray, and each file's sha256 (hex): remembered while names, sizes and times stay."""
+LOOKED_AT = 32
+"""Images, spread over all, whose pixels are looked at when a dataset is opened."""
+DARK = 0.25
+"""Share of the 16-bit range below which its images lose most of their gray levels when they become 8-bit."""
+
+
+def scanned(paths: Sequence[Path]) -> tuple[bool, list[str], float | None]:
+    """Whether all images are gray, each file's sha256 (hex), and what share of their range 16-bit images use (None:
+    there are none): remembered while names, sizes and times stay."""
     stats = [(str(path.resolve()), (stat := path.stat()).st_size, stat.st_mtime_ns) for path in paths]
-    note = cache_folder("images") / f"{hashlib.sha256(json.dumps(stats).encode()).hexdigest()[:24]}.json"
+    note = cache_folder("images") / f"{hashlib.sha256(json.dumps([CODE, stats]).encode()).hexdigest()[:24]}.json"
     if not note.exists():
         with ThreadPoolExecutor() as pool:
             grays, digests = list(pool.map(is_gray, paths)), list(pool.map(_sha256, paths))
         with whole_file(note) as temporary:
-            temporary.write_text(json.dumps([all(grays), digests]))
-    gray, digests = json.loads(note.read_text())
-    return gray, digests
+            temporary.write_text(json.dumps([all(grays), digests, _share_of_16_bit(paths)]))
+    gray, digests, share = json.loads(note.read_text())
+    return gray, digests, share
+
+
+def _share_of_16_bit(paths: Sequence[Path]) -> float | None:
+    shares = [share_of_16_bit(path) for path in paths[:: math.ceil(len(paths) / LOOKED_AT)]]
+    return max((share for share in shares if share is not None), default=None)
 
 
 class ImageFiles(Dataset):
@@ -80,13 +93,18 @@ class ImageFiles(Dataset):
         self.rows, split_notes = split_rows(info.name, strata, seed, table.split, table.groups)
         if table.domains is not None:
             chosen = {part: rows[table.domains[rows] == domain] for part, rows in self.rows.items()}
-            self.rows = _none_empty(info.name, chosen)
+            self.rows = _none_empty(info.name, chosen, SMALL if table.split is None else NONE_GIVEN)
         self.notes = (
             *notes,
             *split_notes,
             *check_classes(info, {name: table.labels[rows] for name, rows in self.rows.items()}),
         )
-        self.gray, self.digests = scanned(self.paths)
+        self.gray, self.digests, share = scanned(self.paths)
+        if share is not None and share < DARK:
+            self.notes += (
+                f"{info.name}: its images use only {100 * share:.2g} % of the 16-bit range, so they will look nearly "
+                "black: rescale them",
+            )
         self.info = replace(info, channels=1 if self.gray else 3)
 
     def load(self, split: str, size: int) -> Split:
@@ -131,7 +149,7 @@ def split_rows(
     if split is None:
         shares = "/".join(f"{share:.0%}".rstrip("%") for share in RATIOS.values())
         rows = make_splits(labels, seed, groups)
-        return _none_empty(name, rows), (f"split {shares} by seed {seed}{kept}",)
+        return _none_empty(name, rows, SMALL), (f"split {shares} by seed {seed}{kept}",)
     rows = {part: np.flatnonzero(split == part) for part in SPLITS}
     notes = ("split as given",)
     if not len(rows["val"]) and len(train := rows["train"]):
@@ -145,7 +163,7 @@ def split_rows(
                 raise DataError(
                     f'{name}: group "{torn[0]}" is in {one} and in {other}. Give each group one split, or none.'
                 )
-    return _none_empty(name, rows), notes
+    return _none_empty(name, rows, NONE_GIVEN), notes
 
 
 def check_classes(info: Info, labels: Mapping[str, np.ndarray]) -> tuple[str, ...]:
@@ -183,10 +201,14 @@ def _by_domain(labels: np.ndarray, domains: np.ndarray) -> np.ndarray:
     return np.column_stack([findings & part[:, None] for part in inside.T])
 
 
-def _none_empty(name: str, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+SMALL = "There are too few images to split them. Add some."
+NONE_GIVEN = "Add some, or leave the split to the seed."
+
+
+def _none_empty(name: str, rows: dict[str, np.ndarray], fix: str) -> dict[str, np.ndarray]:
     for part, index in rows.items():
         if not len(index):
-            raise DataError(f"{name}: {part} has no images. Add some, or leave the split to the seed.")
+            raise DataError(f"{name}: {part} has no images. {fix}")
     return rows
 
 

@@ -20,6 +20,8 @@ from bench.errors import DataError
 from bench.imagefiles import ImageFiles, Table
 
 PREFIX = "folder:"
+ALIKE = {*SPLITS, "training", "valid", "validation", "testing"}
+"""What people call the folders of splits, in lower case."""
 
 
 def names() -> list[str]:
@@ -32,6 +34,7 @@ def open_dataset(name: str, root: Path, seed: int, source_size: int) -> Dataset:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder. Check the path (it is relative to the current folder).")
     tops = _folders(folder)
+    _check_not_alike(folder, [top.name for top in tops])
     given = {top.name for top in tops} & set(SPLITS)
     if given and {top.name for top in tops} - set(SPLITS):
         raise DataError(f"{folder}: has {sorted(given)} beside other folders. Keep either splits or classes there.")
@@ -55,6 +58,12 @@ def open_dataset(name: str, root: Path, seed: int, source_size: int) -> Dataset:
     )
     kind: Kind = "binary" if len(classes) == 2 else "multi-class"
     return ImageFiles(Info(name, kind, tuple(classes), channels=3, source=str(folder)), table, seed)
+
+
+def _check_not_alike(folder: Path, names: list[str]) -> None:
+    """Folders for splits that have other names would be taken for classes. Raises DataError."""
+    if len(names) > 1 and set(names) - set(SPLITS) and {name.lower() for name in names} <= ALIKE:
+        raise DataError(f"{folder}: {', '.join(names)} look like splits: name them train, val and test.")
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -108,6 +108,17 @@ def test_16_bit_and_float_images_are_scaled(folder: Path, suffix: str, mode: typ
     assert (dog[1] == 255).all()
 
 
+def test_16_bit_images_that_use_little_of_their_range_are_said_to(folder: Path) -> None:
+    class_folders(folder)
+    Image.fromarray(np.full((12, 12), 4095, dtype=np.uint16)).save(folder / "cat/0.png")
+    dark = opened(f"folder:{folder}")
+    assert [note for note in dark.notes if "16-bit" in note] == [
+        f"folder:{folder}: its images use only 6.2 % of the 16-bit range, so they will look nearly black: rescale them"
+    ]
+    Image.fromarray(np.full((12, 12), 40950, dtype=np.uint16)).save(folder / "dog/0.png")
+    assert not [note for note in opened(f"folder:{folder}").notes if "16-bit" in note]
+
+
 def test_transparent_and_palette_images_are_read(folder: Path) -> None:
     class_folders(folder)
     Image.new("RGBA", (12, 12), (200, 100, 50, 0)).save(folder / "cat" / "clear.png")
@@ -175,6 +186,27 @@ def test_folder_errors_name_the_file(folder: Path, harm: object) -> None:
     with pytest.raises(DataError, match=says):
         all_ids(opened(f"folder:{folder}"))
     assert not list((folder.parent / "cache").rglob("*.part"))
+
+
+@pytest.mark.parametrize(
+    "names", [("Train", "Val", "Test"), ("training", "validation", "testing"), ("train", "valid", "test")]
+)
+def test_folders_that_look_like_splits_are_no_classes(folder: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        class_folders(folder / name, 4)
+    with pytest.raises(DataError, match="look like splits: name them train, val and test"):
+        opened(f"folder:{folder}")
+
+
+def test_too_few_images_to_split_are_not_told_to_be_split(folder: Path) -> None:
+    with pytest.raises(DataError, match=r"val has no images. There are too few images to split them. Add some.$"):
+        opened(f"folder:{class_folders(folder, 2)}")
+
+
+def test_files_are_counted_without_being_decoded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = opened(f"folder:{class_folders(folder)}")
+    monkeypatch.setattr("bench.imagefiles.decode", None)
+    assert [dataset.count(split) for split in ("train", "val", "test")] == [28, 4, 8]
 
 
 def test_folder_errors_without_images(folder: Path) -> None:
