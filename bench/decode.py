@@ -5,8 +5,8 @@ file to Ghostscript, which runs it as a program. Sizes are checked before pixels
 
 8-bit images stay as they are. 16-bit ones are scaled by their type's range (0..65535 -> 0..255), so that brightness
 stays comparable between images (`share_of_16_bit` says how much of it one uses); 32-bit and float images, which have no
-such range, each by their own minimum and maximum. DICOM: rescale slope and intercept, then the file's (first) window, or else the image's own minimum and
-maximum; MONOCHROME1 is inverted.
+such range, each by their own minimum and maximum. DICOM: rescale slope and intercept, then the file's (first) window,
+or else the image's own minimum and maximum; MONOCHROME1 is inverted.
 """
 
 from __future__ import annotations

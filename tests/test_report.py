@@ -192,6 +192,16 @@ def test_images_that_were_read_at_one_size_for_two_are_listed_once(tmp_path: Pat
     assert [(one["name"], one["source_size"]) for one in integrity([folder])] == [("a", 128), ("a", 28), ("b", 28)]
 
 
+def test_blank_images_are_a_caution(tmp_path: Path) -> None:
+    folder = write(tmp_path / "demo", rows())
+    entries = {"a 64 px": audited("a", blank=3), "a 28 px": audited("a", size=28, blank=1), "b 64 px": audited("b")}
+    (folder / "datasets.json").write_text(json.dumps(entries))
+    page = render([folder], tmp_path / "page.html").read_text(encoding="utf-8")
+    total = sum(entries["a 64 px"]["sizes"].values())
+    assert f"3 of {total} images of a have next to no contrast" in page
+    assert page.count("have next to no contrast") == 1
+
+
 def test_the_same_rows_make_the_same_page(html: str, demo: Path, tmp_path: Path) -> None:
     assert render([demo], tmp_path / "again.html").read_text(encoding="utf-8") == html
     assert re.search(r"The last row finished on \d{4}-\d\d-\d\d \d\d:\d\d UTC", html)

@@ -13,6 +13,7 @@ from bench.report.frames import ok
 from bench.report.gains import reader
 from bench.report.news import News, sentences
 from bench.report.section import Evidence
+from bench.report.tables import integrity
 from bench.report.written import fixed, seconds, signed
 
 LINES = 20
@@ -23,7 +24,7 @@ def summary(evidence: Evidence, unreadable: Sequence[str], found: News | None) -
     """The answer, the leaderboard of strategies, what is new, and what limits the figures."""
     rows, runs = evidence.rows, evidence.runs
     unfinished = [run["name"] for run in runs if run["started_utc"] and not run["finished_utc"]]
-    cautions = words.cautions(rows, rows.attrs.get("stale", 0), unreadable, unfinished)
+    cautions = words.cautions(rows, rows.attrs.get("stale", 0), unreadable, unfinished, integrity(evidence.folders))
     parts = [
         f"### medtransfer: {text(', '.join(run['name'] for run in runs))}",
         *map(text, words.answer(evidence.board, rows)),

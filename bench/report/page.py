@@ -96,7 +96,7 @@ def _context(evidence: Evidence, unreadable: list[str]) -> dict[str, Any]:
     rows, board, runs = evidence.rows, evidence.board, evidence.runs
     unfinished = [run["name"] for run in runs if run["started_utc"] and not run["finished_utc"]]
     sections = _sections(evidence)
-    carried = embedded(rows)
+    carried, audited = embedded(rows), tables.integrity(evidence.folders)
     return {
         "title": ", ".join(run["name"] for run in runs),
         "contents": [
@@ -115,7 +115,7 @@ def _context(evidence: Evidence, unreadable: list[str]) -> dict[str, Any]:
         "n_ok": len(ok(rows)),
         "settings": [_setting(*key) for key in rows.groupby(["size", "fraction", "per_class"], dropna=False).groups],
         "answer": words.answer(board, rows),
-        "cautions": words.cautions(rows, rows.attrs["stale"], unreadable, unfinished),
+        "cautions": words.cautions(rows, rows.attrs["stale"], unreadable, unfinished, audited),
         "notes": _notes(rows, runs),
         "board": board,
         "tags": carried["tags"],
@@ -128,7 +128,7 @@ def _context(evidence: Evidence, unreadable: list[str]) -> dict[str, Any]:
         "spent": tables.spent(rows),
         "costs": tables.costs(board.used, evidence.trials),
         "datasets": tables.datasets(rows),
-        "integrity": tables.integrity(evidence.folders),
+        "integrity": audited,
         "provenance": tables.provenance(rows),
     }
 

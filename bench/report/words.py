@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -133,9 +134,14 @@ def _share(value: float) -> str:
 
 
 def cautions(
-    rows: pd.DataFrame, superseded: int = 0, unreadable: Iterable[str] = (), unfinished: Iterable[str] = ()
+    rows: pd.DataFrame,
+    superseded: int = 0,
+    unreadable: Iterable[str] = (),
+    unfinished: Iterable[str] = (),
+    audited: Iterable[Mapping[str, Any]] = (),
 ) -> list[tuple[str, str]]:
-    """(heading, sentence) for everything that limits what the rows can show, the gravest first."""
+    """(heading, sentence) for everything that limits what the rows, and the datasets as they were audited, can show,
+    the gravest first."""
     found: list[tuple[str, str]] = []
 
     def warn(heading: str, sentence: str) -> None:
@@ -150,6 +156,8 @@ def cautions(
     phantoms = [name for name in _unique(rows["dataset"]) if name.startswith("phantom")]
     if phantoms:
         warn("Not real images", f"{_the(phantoms)}: drawn by the computer. This says nothing about medical images.")
+    if blank := _blank(audited):
+        warn("Blank images", f"{_the(blank)} have next to no contrast: look at them, and at how they are read.")
     for status, sentence in _LOST.items():
         lost = int((rows["status"] == status).sum())
         if lost:
@@ -197,6 +205,15 @@ def cautions(
     for sentence in unreadable:
         warn("Unreadable", sentence)
     return found
+
+
+def _blank(audited: Iterable[Mapping[str, Any]]) -> list[str]:
+    """How many images of each dataset are blank, at the size at which most of them are."""
+    found: dict[str, str] = {}
+    for entry in sorted(audited, key=lambda one: int(one["blank"])):
+        if entry["blank"]:
+            found[entry["dataset"]] = f"{entry['blank']} of {sum(entry['sizes'].values())} images of {entry['dataset']}"
+    return [found[name] for name in sorted(found)]
 
 
 _LOST = {
