@@ -96,6 +96,10 @@ class Dataset(ABC):
         """Images in a split, for the estimate of time. To be overridden where the source says so without being read."""
         return len(self.load(split, 28))
 
+    def train_labels(self) -> np.ndarray | None:
+        """The labels of train, where they are known before any image is read; else None."""
+        return None
+
     def source_size(self, size: int) -> int:
         """The side in pixels of the images that `load(.., size)` gives (28 where 28-pixel images are to be
         enlarged)."""

@@ -115,6 +115,9 @@ class ImageFiles(Dataset):
     def count(self, split: str) -> int:
         return len(self.rows[split])
 
+    def train_labels(self) -> np.ndarray:
+        return self.table.labels[self.rows["train"]]
+
     def content_hash(self, size: int) -> str:
         files, labels = np.array(self.table.files), self.table.labels
         parts = [

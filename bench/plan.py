@@ -20,6 +20,7 @@ from bench.imported import imported
 from bench.natural_reference import open_natural
 from bench.rules import is_range, matches, shown
 from bench.shards import holds
+from bench.splits import too_few
 from bench.tune import check_ranges
 
 
@@ -157,6 +158,7 @@ def make_plan(matrix: Matrix, workspace: Path) -> Plan:
         for c in choices
     ]
     notes = [note for dataset, _, _ in datasets.values() if dataset for note in dataset.notes]
+    notes += _few(matrix, {name: dataset for (name, _), (dataset, _, _) in datasets.items() if dataset})
     if random := sorted({c.backbone.label for c in choices if c.backbone.weights == "random"}):
         have = "has" if len(random) == 1 else "have"
         notes.append(
@@ -170,6 +172,16 @@ def make_plan(matrix: Matrix, workspace: Path) -> Plan:
     candidates = of_cells(cells, matrix.seeds) + imported(matrix.results, places) if fusions else []
     planned = tuple(ensembles(candidates, hashes, matrix.over))
     return Plan(matrix, workspace, cells, store.finished(matrix.results), tuple(dict.fromkeys(notes)), planned)
+
+
+def _few(matrix: Matrix, datasets: Mapping[str, Dataset]) -> list[str]:
+    """Notes on datasets that have not as many images of each class as are asked for."""
+    asked = max((amount.per_class or 0 for amount in matrix.amounts), default=0)
+    if not asked:
+        return []
+    known = {name: labels for name, one in datasets.items() if (labels := one.train_labels()) is not None}
+    said = {name: too_few(labels, datasets[name].info.classes, asked) for name, labels in known.items()}
+    return [f"{name}: {note}" for name, note in said.items() if note]
 
 
 def _check_settings(strategy: Strategy, settings: Mapping[str, Any]) -> None:
@@ -247,6 +259,7 @@ def _dataset(matrix: Matrix, name: str, size: int, workspace: Path) -> tuple[Dat
     try:
         with reading(name):
             dataset = registry.open_dataset(name, matrix.data_root, matrix.split_seed, matrix.source_size, workspace)
+            dataset.source_size(size)  # asked for again below, where nothing may be raised
             return dataset, dataset.content_hash(size), ""
     except UsageError:
         raise

@@ -10,6 +10,7 @@ from bench import ENGINE, device, provenance, registry
 from bench.contract import Task
 from bench.errors import Diverged, MedtransferError, brief, place, printable
 from bench.plan import Cell
+from bench.splits import too_few
 
 SMALL_VAL = 100
 """Below this many val images, choosing among trials is mostly noise, and the row says so."""
@@ -69,9 +70,12 @@ def failure(error: BaseException) -> dict[str, Any]:
     return {"status": "failed", "reason": text}
 
 
-def notes_on(task: Task) -> tuple[str, ...]:
-    """What a reader must know of the split that hyperparameters were chosen on."""
-    found: tuple[str, ...] = (f"val has {len(task.val)} images",) if len(task.val) < SMALL_VAL else ()
+def notes_on(task: Task, per_class: int | None) -> tuple[str, ...]:
+    """What a reader must know of the images that were trained on, of which `per_class` of each class were asked for,
+    and of the split that hyperparameters were chosen on."""
+    few = too_few(task.train.labels.cpu().numpy(), task.info.classes, per_class) if per_class else ""
+    found: tuple[str, ...] = (few,) if few else ()
+    found += (f"val has {len(task.val)} images",) if len(task.val) < SMALL_VAL else ()
     labels = task.val.labels
     positives = labels.sum(0) if labels.ndim == 2 else torch.bincount(labels, minlength=task.outputs)
     if not positives.all() or (labels.ndim == 2 and (positives == len(labels)).any()):

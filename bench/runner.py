@@ -65,7 +65,7 @@ def fit_cell(cell: Cell, seeds: Sequence[int], session: Session, started: str) -
             "flops_per_image": _flops(run),
             "n_train": len(task.train),
             "n_val": len(task.val),
-            "notes": "; ".join(cell.notes + notes_on(task)),
+            "notes": "; ".join(cell.notes + notes_on(task, cell.amount.per_class)),
         }
     )
     on_source = None

@@ -72,6 +72,16 @@ def training_subset(labels: np.ndarray, fraction: float, per_class: int | None, 
     return np.flatnonzero(taken)
 
 
+def too_few(labels: np.ndarray, classes: Sequence[str], per_class: int) -> str:
+    """What to say where a class has fewer than `per_class` training images, so that all of them are taken; else "". The
+    class with the fewest is named."""
+    counts = _members(labels)[:, : len(classes)].sum(0)
+    fewest = int(counts.argmin())
+    if counts[fewest] >= per_class:
+        return ""
+    return f'"{classes[fewest]}" has {counts[fewest]} training images: {per_class} a class is all of them'
+
+
 def _members(labels: np.ndarray) -> np.ndarray:
     """bool [N, K]: which image has which class, or which label with "no label" as the last column."""
     labels = np.asarray(labels)

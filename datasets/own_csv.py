@@ -19,6 +19,7 @@ in several is on the same side in all of them, so no patient of one domain's tra
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,9 @@ from bench.imagefiles import ImageFiles, Table, checked_names
 
 PREFIX = "csv:"
 LABELS = ("label", "labels", "grade")
+PATIENT = re.compile("patient|subject|case|person", re.IGNORECASE)
+"""Columns of which people expect that images of one value are kept together."""
+SEPARATORS = {";": '";"', "\t": "tabs"}
 
 
 def names() -> list[str]:
@@ -52,7 +56,10 @@ def open_dataset(name: str, root: Path, seed: int, source_size: int) -> Dataset:
     )
     unused = [column for column in frame if column not in ("path", "split", "group", "domain", *LABELS)]
     together = f"domain {domain} of {', '.join(found)}" if domain else f"domains together: {', '.join(found)}"
-    notes = ((printable(f"columns not used: {', '.join(unused)}"),) if unused else ()) + ((together,) if found else ())
+    patient = "group" not in frame and any(PATIENT.search(column) for column in unused)
+    hint = "; a column that says which images belong together must be called group" if patient else ""
+    told = (printable(f"columns not used: {', '.join(unused)}") + hint,) if unused else ()
+    notes = told + ((together,) if found else ())
     return ImageFiles(Info(name, kind, classes, channels=3, source=str(path)), table, seed, notes, domain)
 
 
@@ -87,6 +94,9 @@ def _read(path: Path) -> pd.DataFrame:
     while len(header) > 1 and not header[-1].strip():  # spreadsheets leave commas at the ends of lines
         header.pop()
     columns = [column.strip() for column in header]
+    for separator, called in SEPARATORS.items():
+        if len(columns) == 1 and separator in columns[0]:
+            raise DataError(f"{path}: its columns are separated by {called}, expected commas. Save it with commas.")
     for number, row in enumerate(rows, start=2):
         if len(row) < len(columns) or any(row[len(columns) :]):
             raise DataError(f"{path}: row {number} has {len(row)} values, expected {len(columns)}. Correct it.")
@@ -123,6 +133,8 @@ def _labels(path: Path, frame: pd.DataFrame) -> tuple[Kind, tuple[str, ...], np.
         raise DataError(
             f"{path}: row {values.argmax() + 2} has the grade {values.max()}. Number the grades 0, 1, 2, ..."
         )
+    if values.min() > 0:
+        raise DataError(f"{path}: grades are {values.min()}..{values.max()}. Number them from 0.")
     return "ordinal", tuple(str(grade) for grade in range(values.max() + 1)), values
 
 

@@ -50,7 +50,14 @@ class OwnNpz(Dataset):
         self.notes = ("split as given",)
         if "val" not in self.parts:
             self._split_train(seed)
-        self.notes += check_classes(self.info, {part: labels for part, (_, labels) in self.parts.items()})
+        labels = {part: labels for part, (_, labels) in self.parts.items()}
+        self.notes += check_classes(self.info, labels)
+        self.split = self.notes
+        if kind == "multi-label" and all((values.sum(1) == 1).all() for values in labels.values()):
+            self.notes += (
+                f"{name}: every image has exactly one label: if it is one task of {len(classes)} classes, give them "
+                "as one column of class numbers",
+            )
 
     def load(self, split: str, size: int) -> Split:
         images, labels = self.parts[split]
@@ -59,8 +66,11 @@ class OwnNpz(Dataset):
     def count(self, split: str) -> int:
         return len(self.ids[split])
 
+    def train_labels(self) -> np.ndarray:
+        return self.parts["train"][1]
+
     def content_hash(self, size: int) -> str:
-        return hashlib.sha256(f"{npzfile.fingerprint(self.path)} {self.notes}".encode()).hexdigest()
+        return hashlib.sha256(f"{npzfile.fingerprint(self.path)} {self.split}".encode()).hexdigest()
 
     def source_size(self, size: int) -> int:
         return self.side
@@ -101,6 +111,18 @@ class OwnNpz(Dataset):
             self.parts[part], self.ids[part] = (images[rows], labels[rows]), ids[rows]
         self.notes = (f"no val given: {TRAIN_VAL['val']:.0%} of train taken by seed {seed}",)
 
+    def _check_numbers(self, labels: dict[str, np.ndarray]) -> None:
+        """Raises DataError where the classes are not numbered from 0, or a split has one above all of train."""
+        high = int(labels["train"].max())
+        if low := min(int(values.min()) for values in labels.values()):
+            raise DataError(f"{self.path}: labels are {low}..{high}. Number them from 0: 0..{high - low}.")
+        for part, values in labels.items():
+            if values.max() > high:
+                raise DataError(
+                    f"{self.path}: {part}_labels has the class {values.max()}, train only 0..{high}. Correct "
+                    f"{part}_labels, or add images of the class to train."
+                )
+
     def _kind_and_classes(self, present: list[str]) -> tuple[Kind, tuple[str, ...]]:
         labels = {part: values for part, (_, values) in self.parts.items()}
         widths = {values.shape[1] if values.ndim == 2 else 0 for values in labels.values()}
@@ -109,6 +131,8 @@ class OwnNpz(Dataset):
                 f"{self.path}: labels have different numbers of columns in different splits. Use one layout."
             )
         multi = widths.pop()
+        if not multi:
+            self._check_numbers(labels)
         count = multi or max(int(values.max()) for values in labels.values()) + 1
         if count > sum(map(len, labels.values())):
             raise DataError(f"{self.path}: the largest label is {count - 1}. Number the classes 0, 1, 2, ...")

@@ -52,6 +52,16 @@ def test_npz_kinds(
     assert len(set(all_ids(dataset))) == 80
 
 
+def test_one_label_an_image_may_be_one_task(folder: Path) -> None:
+    hot = npz(folder, np.eye(3, dtype=np.int64)[np.arange(40) % 3])
+    one_hot, before = opened(hot), opened(hot).content_hash(9)
+    assert one_hot.info.kind == "multi-label"
+    assert "every image has exactly one label: if it is one task of 3 classes" in one_hot.notes[-1]
+    one_hot.notes = one_hot.notes[:-1]
+    assert one_hot.content_hash(9) == before  # a note changes no result
+    assert not [note for note in opened(npz(folder, RNG.integers(0, 2, (40, 3)))).notes if "exactly one" in note]
+
+
 def test_npz_val_and_ids_are_taken_as_given(folder: Path) -> None:
     labels = np.arange(10) % 2
     name = npz(
@@ -77,7 +87,8 @@ def test_npz_seed_changes_val_and_hash(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("labels", "more", "says"),
     [
-        (np.arange(40) % 2, {"test_labels": np.full(40, 2)}, 'no training image has the class "2"'),
+        (np.arange(40) % 2, {"test_labels": np.full(40, 2)}, "test_labels has the class 2, train only 0..1"),
+        (np.arange(40) % 2 + 1, {}, r"labels are 1..2. Number them from 0: 0..1"),
         (np.zeros(40, dtype=int), {}, "has one class"),
         (np.arange(40) % 2, {"train_ids": np.array(["same"] * 40)}, "ids are not unique"),
         (np.arange(40) % 2, {"kind": np.array("ordnal")}, 'Did you mean "ordinal"'),
@@ -154,6 +165,8 @@ def test_csv_given_splits(folder: Path) -> None:
         ("path,lable", "{},a", "exactly one of label, labels and grade"),
         ("path,label,grade", "{},a,1", "exactly one of label, labels and grade"),
         ("file,label", "{},a", "It needs path"),
+        ("path;label", "{};a", 'separated by ";", expected commas'),
+        ("path\tlabel", "{}\ta", "separated by tabs, expected commas"),
         ("path,label", ",a", "row 2 has an empty path"),
         ("path,label", "{},", "row 2 has an empty label"),
         ("path,label", "images/none.png,a", r"none\.png: no such file"),
@@ -196,3 +209,16 @@ def test_csv_that_is_none(folder: Path) -> None:
         opened(f"csv:{folder / 'bad.csv'}")
     with pytest.raises(DataError, match="has no rows"):
         opened(csv(folder, "path,label", []))
+
+
+def test_grades_that_start_at_one_are_refused(folder: Path) -> None:
+    rows = [f"{file},{1 + index % 3}" for index, file in enumerate(files(folder, 12))]
+    with pytest.raises(DataError, match=r"grades are 1..3. Number them from 0"):
+        opened(csv(folder, "path,grade", rows))
+
+
+def test_patients_that_are_not_used_are_hinted_at(folder: Path) -> None:
+    rows = [f"{file},{'ab'[index % 2]},3,p{index}" for index, file in enumerate(files(folder, 40))]
+    hint = "a column that says which images belong together must be called group"
+    assert opened(csv(folder, "path,label,age,patient", rows)).notes[0] == f"columns not used: age, patient; {hint}"
+    assert opened(csv(folder, "path,label,patient,group", rows)).notes[0] == "columns not used: patient"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bench import store
@@ -89,6 +90,16 @@ def test_missing_data_fails_its_own_cells_only(tmp_path: Path) -> None:
     plan = make_plan(matrix(tmp_path, datasets=(f"npz:{tmp_path}/none.npz", "phantom-organ-a")), CHECKOUT)
     assert len(plan.errors) == 3
     assert all("none.npz" in cell.error for cell in plan.errors)
+
+
+def test_more_images_of_a_class_than_there_are_is_said(tmp_path: Path) -> None:
+    images = np.zeros((40, 12, 12), dtype=np.uint8)
+    parts = {f"{split}_{what}": part for split in ("train", "val", "test")
+             for what, part in (("images", images), ("labels", np.arange(40) % 10 // 9))}  # fmt: skip
+    np.savez(tmp_path / "own.npz", **parts)
+    own = f"npz:{tmp_path}/own.npz"
+    plan = make_plan(matrix(tmp_path, datasets=(own,), amounts=(Amount(per_class=9),)), CHECKOUT)
+    assert f'{own}: "1" has 4 training images: 9 a class is all of them' in plan.notes
 
 
 def test_random_weights_are_said_aloud(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.errors import UsageError
-from bench.splits import TRAIN_VAL, make_splits, training_subset
+from bench.splits import TRAIN_VAL, make_splits, too_few, training_subset
 
 
 @settings(max_examples=60, deadline=None)
@@ -84,6 +84,14 @@ def test_subsets_count_per_class() -> None:
     assert np.bincount(labels[training_subset(labels, 0.1, None, 0)]).tolist() == [10, 4, 1]
     assert np.bincount(labels[training_subset(labels, 1.0, 10, 0)]).tolist() == [10, 10, 3]
     assert training_subset(labels, 1.0, None, 0).tolist() == list(range(143))
+
+
+def test_a_class_with_fewer_images_than_asked_for_is_named() -> None:
+    labels = np.repeat([0, 1, 2], [100, 40, 3])
+    assert too_few(labels, ("a", "b", "c"), 3) == ""
+    assert too_few(labels, ("a", "b", "c"), 10) == '"c" has 3 training images: 10 a class is all of them'
+    columns = np.array([[1, 1], [1, 0], [0, 0]], dtype=np.uint8)
+    assert too_few(columns, ("a", "b"), 2) == '"b" has 1 training images: 2 a class is all of them'
 
 
 def test_multi_label_subsets_have_each_label_and_none() -> None:
