@@ -98,6 +98,9 @@ def too_small(backbone: Backbone, size: int) -> str:
         _on_meta(build_features(backbone, seed=0, pretrained=False), size)
     except RuntimeError as error:
         return f"{backbone.label} cannot take images of {size} px ({brief(error)})"
+    except AssertionError as error:  # a transformer's, of one size
+        why = f"{backbone.label} cannot take images of {size} px ({str(error).rstrip('.')})"
+        return f"{why}: medtransfer is for convolutional networks, which take any size"
     return ""
 
 

@@ -4,6 +4,7 @@ tests)."""
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,9 +18,9 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from bench import registry
-from bench.check_fusion import examine_fusion
+from bench.check_fusion import RUNS, examine_fusion
 from bench.contract import KINDS, Backbone, Fusion, Hparams, Info, Predictor, Protocol, Split, Strategy, Task
-from bench.errors import Spoiled
+from bench.errors import Spoiled, brief, place
 from bench.finetune import FineTune, ProbedFineTune
 from bench.images import predict, to_device
 from bench.network import Network
@@ -67,7 +68,7 @@ def check_strategy(path: Path, console: Console) -> bool:
 def _told(console: Console, what: str, findings: Iterator[tuple[str, str]]) -> bool:
     broken = {promise: wrong for promise, wrong in findings if wrong}
     for promise, wrong in broken.items():
-        _say(console, f"{what}: BROKEN: {promise}: {wrong}", "red")
+        _say(console, f"{what}: BROKEN: {'it raises' if promise == RUNS else f'{promise}:'} {wrong}", "red")
     if not broken:
         _say(console, f"{what}: all promises hold", "green")
     return not broken
@@ -134,7 +135,7 @@ def examine(strategy: Strategy, task: Task, backbone: Backbone = BACKBONE) -> It
         what = error.args[0]
         yield f"{what} {'are' if what.endswith('s') else 'is'} untouched", str(error)
     except Exception as error:  # whatever a plug-in raises is a finding
-        yield "it runs", f"{type(error).__name__}: {error}"
+        yield RUNS, f"{brief(error)} ({place(error, inspect.getfile(type(strategy)))})"
 
 
 def _say(console: Console, text: str, style: str = "") -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 
 import numpy as np
 
 from bench.contract import Fusion, Kind
+from bench.errors import brief, place
 from bench.metrics import probabilities
 
 MEMBERS, VAL, TEST, OUTPUTS = 4, 60, 30, 3
+RUNS = "it runs"
+"""The promise that an exception breaks."""
 
 
 def drawn(kind: Kind, images: int, seed: int, members: int = MEMBERS) -> tuple[np.ndarray, np.ndarray]:
@@ -51,7 +55,7 @@ def examine_fusion(fusion: Fusion, kind: Kind) -> Iterator[tuple[str, str]]:
             none = fusion.fit(val[:, :0], labels[:0], kind)
             yield "without uses_val it does without val", _same(none.combine(test), probs)
     except Exception as error:  # whatever a plug-in raises is a finding
-        yield "it runs", f"{type(error).__name__}: {error}"
+        yield RUNS, f"{brief(error)} ({place(error, inspect.getfile(type(fusion)))})"
 
 
 def _probabilities(probs: np.ndarray, shape: tuple[int, ...], kind: Kind) -> str:

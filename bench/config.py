@@ -70,7 +70,7 @@ class Matrix:
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Strategy name -> hyperparameters that are fixed instead of tuned."""
     only: tuple[tuple[str, str], ...] = ()
-    """(property of a cell, pattern as in fnmatch): cells that match all of them are run."""
+    """(property of a cell, pattern as in fnmatch): cells are run that match one pattern of each property."""
 
 
 PLAIN = (
@@ -182,8 +182,10 @@ def _find(source: str) -> Path:
 def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read: {error}") from error
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}. Check the path.") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: not UTF-8 text ({error.reason}). Save it as UTF-8.") from error
     except (ValueError, RecursionError) as error:  # a number of 5000 digits and a list a thousand lists deep among them
         raise UsageError(f"{path}: not valid TOML: {error}") from error
 

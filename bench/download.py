@@ -19,6 +19,8 @@ CHUNK = 1 << 20
 REMEMBER = 64 << 20
 """Files from this many bytes on have their MD5 remembered: hashing 13 GB takes half a minute."""
 
+_failed: dict[tuple[str, Path], str] = {}
+"""(URL, path) of downloads that failed in this process -> why: they are not tried again for every cell."""
 _offline: ContextVar[bool] = ContextVar("offline", default=False)
 
 
@@ -33,9 +35,20 @@ def offline() -> Iterator[None]:
 
 
 def fetch(url: str, path: Path, md5: str, timeout: float = 60.0) -> None:
-    """Download `url` to `path`. Raises DataError (with nothing left behind) unless all of it came and has that MD5."""
+    """Download `url` to `path`. Raises DataError (with nothing left behind) unless all of it came and has that MD5;
+    what failed once is not tried again by this process."""
     if _offline.get():
         raise DataError(f"{path} is not there. `medtransfer fetch` downloads it.")
+    if (url, path) in _failed:
+        raise DataError(_failed[url, path])
+    try:
+        _fetch(url, path, md5, timeout)
+    except DataError as error:
+        _failed[url, path] = str(error)
+        raise
+
+
+def _fetch(url: str, path: Path, md5: str, timeout: float) -> None:
     by_hand = f"Download it elsewhere, put it into {path.parent} as {path.name}, and run again."
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

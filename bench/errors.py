@@ -58,9 +58,10 @@ class Spoiled(MedtransferError):
 def nearest(name: str, valid: Iterable[str]) -> str:
     """' Did you mean "x"?', or the valid names where none is near: the end of an unknown-name error."""
     names = sorted(valid)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    lower = {one.lower(): one for one in names}
+    close = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5)
     if close:
-        return f' Did you mean "{close[0]}"?'
+        return f' Did you mean "{lower[close[0]]}"?'
     return f" Valid: {', '.join(names)}." if names else ""
 
 
@@ -82,9 +83,11 @@ def reading(name: str) -> Iterator[None]:
         raise DataError(f"{name}: cannot be read ({said}). Correct its files, or its plug-in.") from error
 
 
-def place(error: BaseException) -> str:
-    """File and line, such as `mine.py:11`, where an error was raised."""
-    where = traceback.extract_tb(error.__traceback__)[-1]
+def place(error: BaseException, within: str = "") -> str:
+    """File and line, such as `mine.py:11`, where an error was raised; the last one in the file `within`, if it was
+    there."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = ([frame for frame in frames if frame.filename == within] or frames)[-1]
     return f"{Path(where.filename).name}:{where.lineno}"
 
 

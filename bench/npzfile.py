@@ -126,6 +126,8 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
         raise DataError(
             f"{path}: damaged, cut short or not an .npz file ({error}). Make or download it again."
         ) from error
+    except IsADirectoryError as error:
+        raise DataError(f"{path}: a folder, expected an .npz file. For images in it write folder:{path}") from error
     except OSError as error:
         raise DataError(
             f"{path}: {error.strerror or error}. Check the file, its permissions and the free disk space."

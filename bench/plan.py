@@ -15,7 +15,7 @@ from bench.backbones import resolve, too_small
 from bench.config import Amount, Matrix
 from bench.contract import Backbone, Dataset, Info, Protocol, Strategy
 from bench.ensembles import Ensemble, ensembles, of_cells
-from bench.errors import MedtransferError, UsageError, nearest, reading
+from bench.errors import MedtransferError, UsageError, brief, nearest, place, reading
 from bench.imported import imported
 from bench.natural_reference import open_natural
 from bench.rules import is_range, matches, shown
@@ -138,7 +138,7 @@ def make_plan(matrix: Matrix, workspace: Path) -> Plan:
     lists = (matrix.datasets, matrix.sizes, matrix.amounts, matrix.backbones, singles)
     # Neighbouring cells share images and features, so datasets and sizes change most slowly.
     choices = [Choice(*combination) for combination in itertools.product(*lists)]
-    choices = [c for c in choices if all(_matches(c, key, pattern) for key, pattern in matrix.only)]
+    choices = [c for c in choices if _chosen(c, matrix.only)]
     if not choices:
         wanted = " ".join(f"--only {key}={pattern}" for key, pattern in matrix.only)
         raise UsageError(f"{wanted}: no cell of this matrix matches. See `medtransfer plan` without it.")
@@ -318,7 +318,15 @@ def _obstacle(strategy: Strategy, info: Info, backbone: Backbone, size: int) -> 
     except MedtransferError as error:
         return "", str(error)
     except Exception as error:  # `applies` is a plug-in's
-        return "", f"{strategy.name}.applies raised {type(error).__name__}: {error}. Correct it."
+        return "", f"{strategy.name}.applies raised {brief(error).rstrip('.')} ({place(error)}). Correct it."
+
+
+def _chosen(choice: Choice, only: Iterable[tuple[str, str]]) -> bool:
+    """Whether it matches, of each key of `--only`, one of the patterns."""
+    matched: dict[str, bool] = {}
+    for key, pattern in only:
+        matched[key] = matched.get(key, False) or _matches(choice, key, pattern)
+    return all(matched.values())
 
 
 def _matches(choice: Choice, key: str, pattern: str) -> bool:

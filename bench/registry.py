@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import inspect
+import os
 import sys
 import traceback
 from dataclasses import dataclass
@@ -28,16 +29,17 @@ class Plugins:
 
     files: dict[str, Path]
     broken: dict[Path, str]
+    clashing: dict[str, str]
+    """Name that two files give -> what is to be done; the first of them stays in `files`."""
 
 
 def strategies(workspace: Path | None = None) -> dict[str, Strategy]:
-    """Name -> strategy, of the built-in files and of the workspace (default: the current directory). Raises UsageError
-    where two files give the same name."""
+    """Name -> strategy, of the built-in files and of the workspace (default: the current directory)."""
     return {name: one for name, one in _every(workspace).items() if isinstance(one, Strategy)}
 
 
 def fusions(workspace: Path | None = None) -> dict[str, Fusion]:
-    """Name -> fusion, of the same files. Raises UsageError."""
+    """Name -> fusion, of the same files."""
     return {name: one for name, one in _every(workspace).items() if isinstance(one, Fusion)}
 
 
@@ -76,7 +78,7 @@ def names_in(path: Path) -> dict[str, Strategy | Fusion]:
 
 
 def datasets(workspace: Path | None = None) -> dict[str, ModuleType]:
-    """Dataset name, or prefix such as "npz:", -> the plug-in that opens it. Raises UsageError where two files clash."""
+    """Dataset name, or prefix such as "npz:", -> the plug-in that opens it."""
     return {name: _module(path) for name, path in find("datasets", workspace).files.items()}
 
 
@@ -112,9 +114,9 @@ def find(kind: str, workspace: Path | None = None) -> Plugins:
     """The plug-ins of a kind ("strategies" or "datasets").
 
     A workspace's file takes the place of the built-in file of the same file name, so that a copy of a built-in plug-in
-    can be edited. Any other clash of names is a UsageError."""
+    can be edited. Of any other two files that give the same name the second is left out."""
     here = (workspace or Path.cwd()).resolve() / kind
-    plugins = Plugins({}, {})
+    plugins = Plugins({}, {}, {})
     for folder in dict.fromkeys((builtin(kind), here)):
         for path in sorted(folder.glob("[!_]*.py")):
             try:
@@ -122,11 +124,13 @@ def find(kind: str, workspace: Path | None = None) -> Plugins:
             except (Exception, SystemExit) as error:  # a plug-in's own fault; the reason is kept and shown
                 plugins.broken[path] = _reason(error, path)
                 continue
-            for name in names:
-                other = plugins.files.get(name, path)
-                if other != path and (other.name != path.name or other.parent == path.parent):
-                    raise UsageError(f'"{name}" is given by two files: {other} and {path}. Rename one of them.')
-                plugins.files[name] = path
+            taken = {name: plugins.files[name] for name in names if name in plugins.files}
+            clashing = {name: other for name, other in taken.items() if other.name != path.name}
+            for name, other in clashing.items():
+                why = f'"{name}" is given by two files: {other} and {path}. Rename one of them.'
+                plugins.broken[path] = plugins.clashing[name] = why
+            if not clashing:
+                plugins.files.update(dict.fromkeys(names, path))
     return plugins
 
 
@@ -215,9 +219,16 @@ def _reason(error: BaseException, path: Path) -> str:
 
 
 def _file(kind: str, noun: str, name: str, plugins: Plugins) -> Path:
+    if name in plugins.clashing:
+        raise UsageError(plugins.clashing[name])
     if name in plugins.files:
         return plugins.files[name]
     for path, why in plugins.broken.items():
         if path.stem == name or f'"{name}"' in path.read_text(errors="replace"):
             raise UsageError(f"{noun} {name} cannot be loaded: {path}: {why}")
+    if len(several := name.split(",")) > 1 and not plugins.files.keys().isdisjoint(several):
+        raise UsageError(f'No {noun} "{name}". Give --{noun} once for each of them, or a list in the matrix file.')
+    prefix = "folder:" if os.path.isdir(name) else f"{Path(name).suffix.lower().removeprefix('.')}:"
+    if prefix in plugins.files and os.path.exists(name):
+        raise UsageError(f'No {noun} "{name}". To read what lies there write "{prefix}{name}".')
     raise UsageError(f'No {noun} "{name}".{nearest(name, plugins.files)} Own ones are files in {kind}/.')

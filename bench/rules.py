@@ -64,7 +64,7 @@ LIMITS = {
     ),
     "executor": choice("local", "ray"),
     "address": TEXT,
-    "shard": Rule(str, is_shard, '"i/n", the i-th of n parts'),
+    "shard": Rule(str, is_shard, '"i/n", the i-th of n parts, with i from 1 to n'),
     "selection": choice(*(name for name, selection in SELECTIONS.items() if not selection.labels)),
     "data_root": TEXT,
     "natural": TEXT,

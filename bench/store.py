@@ -83,7 +83,10 @@ def tried(results: Path) -> set[tuple[str, int]]:
 
 
 def _named(results: Path, pattern: re.Pattern[str]) -> set[tuple[str, int]]:
+    """Raises StorageError where the results folder is none."""
     done = set()
+    if results.exists() and not results.is_dir():
+        raise StorageError(f"{results}: a file, not a results folder. Name another folder with --results.")
     with contextlib.suppress(FileNotFoundError):
         for entry in os.scandir(results / "cells"):
             if row := pattern.fullmatch(entry.name):  # any other file is somebody else's

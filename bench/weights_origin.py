@@ -212,8 +212,9 @@ def _found(name: str) -> Path:
     if folder not in (path, path.absolute().parent):
         raise WeightsError(f"file:{name}: there is no such folder; the nearest above it is {folder}. Correct it.")
     hint = nearest(path.name, [file.name for file in folder.iterdir() if file.suffix in SUFFIXES])
-    what = "a folder, not a file." if folder == path else f"no such file in {folder}."
-    raise WeightsError(f"file:{name}: {what}{hint or ' There is no weights file in it.'}")
+    none = "" if hint else ", nor any other weights file"
+    what = "a folder, not a file." if folder == path else f"no such file in {folder}{none}."
+    raise WeightsError(f"file:{name}: {what}{hint or ' Correct the path.'}")
 
 
 def _bundled_file(file: str, sha256: str) -> Path:

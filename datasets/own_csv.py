@@ -87,6 +87,8 @@ def _read(path: Path) -> pd.DataFrame:
             header, *rows = [row for row in csv.reader(file, skipinitialspace=True, strict=True) if row] or [[]]
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file. Check the path (it is relative to the current folder).") from error
+    except IsADirectoryError as error:
+        raise DataError(f"{path}: a folder, expected a CSV. For images in it write folder:{path}") from error
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(
             f"{path}: not a readable UTF-8 CSV ({str(error).strip()}). Save it as CSV, comma-separated."

@@ -318,6 +318,12 @@ def test_each_npz_mistake_is_one_line(tmp_path: Path, changes: dict[str, np.ndar
     assert "own.npz" in str(caught.value)
 
 
+@pytest.mark.parametrize("prefix", ["npz", "csv"])
+def test_a_folder_for_a_file_is_told_how_to_be_read(tmp_path: Path, prefix: str) -> None:
+    with pytest.raises(DataError, match=f"a folder, expected .* write folder:{tmp_path}"):
+        opened(f"{prefix}:{tmp_path}")
+
+
 def test_one_image_and_one_class(tmp_path: Path) -> None:
     one = {"train_images": np.zeros((1, 12, 12), dtype=np.uint8), "train_labels": np.zeros(1, dtype=int)}
     none = {"val_images": None, "val_labels": None}

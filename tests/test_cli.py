@@ -49,6 +49,12 @@ def test_flags_in_messages_are_the_flags_there_are() -> None:
         (("plan", "demo", "--epochs", "0"), "--epochs = 0"),
         (("run", "demo", "--only", "x=y"), "--only"),
         (("plan", "demo", "--strategy", "linear_prob"), 'Did you mean "linear_probe"'),
+        (("plan", "demo", "--dataset", "BreastMNIST"), 'Did you mean "breastmnist"'),
+        (("plan", "demo", "--dataset", "/tmp"), 'write "folder:/tmp"'),
+        (("plan", "demo", "--strategy", "scratch,linear_probe"), "Give --strategy once for each"),
+        (("plan", "demo", "--shard", "0/2"), "with i from 1 to n"),
+        (("pretrain", "nothere.toml"), "nothere.toml: cannot be read: No such file or directory. Check the path."),
+        (("list", "dataset"), 'Did you mean "datasets"'),
         (("list", "strategies", "scrach"), 'Did you mean "scratch"'),
         (("list", "datasets", "brestmnist"), 'Did you mean "breastmnist"'),
         (("new", "strategy", "3x"), "letters, digits and underscores"),
@@ -142,6 +148,13 @@ def test_a_new_strategy_is_found_at_once_and_never_overwritten(workspace: Path) 
     before = path.read_text()
     assert invoke("new", "strategy", "mine")[0] == 2
     assert path.read_text() == before
+
+
+def test_a_file_for_a_results_folder_is_one_line(workspace: Path) -> None:
+    (workspace / "some.npz").touch()
+    code, _, err = invoke("plan", "demo", "--results", "some.npz")
+    assert code == 1
+    assert err == "error: some.npz: a file, not a results folder. Name another folder with --results.\n"
 
 
 def test_listing_datasets_downloads_nothing(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,6 +116,16 @@ def test_a_strategy_that_breaks_a_promise_is_found_out(promise: str, tmp_path: P
 
 
 def test_check_says_what_is_broken_and_where(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = tmp_path / "raiser.py"
+    bad.write_text(
+        "import json\nfrom bench.finetune import FineTune\n\n\nclass Raiser(FineTune):\n"
+        '    """Raises."""\n\n    name = "raiser"\n    family = "fine-tuning"\n\n'
+        "    def build(self, task, hparams, run):\n        json.loads('{')\n"
+    )
+    assert not check_strategy(bad, Console(width=300))
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("raiser on binary: BROKEN: it raises JSONDecodeError: ")
+    assert said[0].endswith("(raiser.py:12)")
     file = tmp_path / "nothing.py"
     file.write_text("x = 1\n")
     with pytest.raises(MedtransferError, match=r"nothing\.py"):

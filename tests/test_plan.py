@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -115,6 +116,9 @@ def test_only_chooses_cells_and_brackets_are_plain(tmp_path: Path) -> None:
     )
     assert [cell.strategy for cell in chosen.cells] == ["linear_probe"]
     assert chosen.cells[0].backbone == cut
+    either = (("strategy", "linear_probe"), ("backbone", "*[:2]*"), ("strategy", "scratch"))
+    of_one = make_plan(matrix(tmp_path, backbones=(NET, cut), only=either), CHECKOUT).cells
+    assert [(cell.strategy, cell.backbone) for cell in of_one] == [("scratch", cut), ("linear_probe", cut)]
     with pytest.raises(UsageError, match="--only dataset=nothing"):
         make_plan(matrix(tmp_path, only=(("dataset", "nothing"),)), CHECKOUT)
 
@@ -131,6 +135,14 @@ def test_a_network_that_cannot_take_so_small_an_image_is_skipped_with_the_reason
     plan = make_plan(matrix(tmp_path, backbones=(deep,), sizes=(16,), strategies=("scratch",)), CHECKOUT)
     [cell] = plan.skips
     assert "densenet121 random cannot take images of 16 px" in cell.skip
+
+
+def test_a_network_of_one_size_is_no_fault_of_the_strategies(tmp_path: Path) -> None:
+    transformer = Backbone("vit_tiny_patch16_224", weights="random")
+    plan = make_plan(matrix(tmp_path, backbones=(transformer,), sizes=(32,)), CHECKOUT)
+    [reason] = {cell.skip for cell in plan.cells}
+    said = r"\S+ random cannot take images of 32 px \(.*[^.]\): medtransfer is for convolutional networks, .*"
+    assert re.fullmatch(said, reason)
 
 
 def test_a_setting_of_no_hyperparameter_is_an_error_with_the_nearest_one(tmp_path: Path) -> None:

@@ -71,11 +71,13 @@ def test_a_broken_file_is_named_and_the_others_go_on(tmp_path: Path, text: str, 
         registry.load_strategy("bad", tmp_path)
 
 
-def test_two_files_with_one_name_are_an_error_naming_both(tmp_path: Path) -> None:
+def test_of_two_files_with_one_name_the_second_is_left_out_and_asking_for_it_names_both(tmp_path: Path) -> None:
     write(tmp_path, "strategies/first.py", strategy("same"))
-    write(tmp_path, "strategies/second.py", strategy("same"))
+    second = write(tmp_path, "strategies/second.py", strategy("same"))
+    assert "scratch" in registry.strategies(tmp_path)
+    assert "first.py" in registry.broken(tmp_path)[second]
     with pytest.raises(UsageError, match=r'"same".*first\.py.*second\.py'):
-        registry.strategies(tmp_path)
+        registry.load_strategy("same", tmp_path)
 
 
 def test_a_workspace_edits_a_copy_of_a_built_in_file(tmp_path: Path) -> None:
@@ -85,9 +87,12 @@ def test_a_workspace_edits_a_copy_of_a_built_in_file(tmp_path: Path) -> None:
 
 
 def test_a_built_in_name_cannot_be_taken_by_another_file(tmp_path: Path) -> None:
-    write(tmp_path, "strategies/other.py", strategy("scratch"))
+    other = write(tmp_path, "strategies/other.py", strategy("scratch"))
+    assert registry.load_strategy("linear_probe", tmp_path)
+    assert type(registry.strategies(tmp_path)["scratch"]).__name__ == "Scratch"
+    assert list(registry.broken(tmp_path)) == [other]
     with pytest.raises(UsageError, match=r'"scratch".*scratch\.py.*other\.py'):
-        registry.strategies(tmp_path)
+        registry.load_strategy("scratch", tmp_path)
 
 
 def test_private_files_and_imported_classes_are_not_plugins(tmp_path: Path) -> None:

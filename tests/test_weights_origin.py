@@ -197,7 +197,7 @@ def test_a_files_hash_follows_its_content(tmp_path: Path) -> None:
         ("{}/wieghts/deep/resnet18.safetensors", r"no such folder; the nearest above it is"),
         ("{}/weights", r"weights: a folder, not a file\. Valid: resnet18\.safetensors"),
         ("{}/weights/notes.txt", r"Valid endings: \.safetensors, \.pth, \.pt"),
-        ("{}/empty/x.pth", r"no weights file in it"),
+        ("{}/empty/x.pth", r"no such file in .*empty, nor any other weights file\. Correct the path\.$"),
     ],
 )
 def test_a_file_that_is_not_there(tmp_path: Path, written: str, reason: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,23 +9,21 @@ import typer
 from rich.console import Console
 
 from bench.commands.app import DATA_ROOT, DataRoot, Debug, app, guarded, warn_of_broken
+from bench.errors import UsageError, nearest
 
 new = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(new, name="new", help="Write a small plug-in that works, to start from.")
 
 
-class Listing(StrEnum):
-    """What `medtransfer list` can show."""
-
-    strategies = "strategies"
-    datasets = "datasets"
-    backbones = "backbones"
-    presets = "presets"
+LISTINGS = ("strategies", "datasets", "backbones", "presets")
+"""What `medtransfer list` can show."""
 
 
 @app.command("list")
 def list_(
-    what: Annotated[Listing | None, typer.Argument(help="Default: strategies, datasets and presets.")] = None,
+    what: Annotated[
+        str | None, typer.Argument(metavar=f"[{'|'.join(LISTINGS)}]", help="Default: strategies, datasets and presets.")
+    ] = None,
     names: Annotated[
         list[str] | None, typer.Argument(help="Only these; a pattern such as 'resnet*' for backbones.")
     ] = None,
@@ -40,9 +37,11 @@ def list_(
     def action() -> bool:
         from bench import listing
 
+        if what and what not in LISTINGS:
+            raise UsageError(f"list {what}: there is no such list.{nearest(what, LISTINGS)}")
         console = Console()
         warn_of_broken(console)
-        for kind in [what.value] if what else ["strategies", "presets", "datasets"]:
+        for kind in [what] if what else ["strategies", "presets", "datasets"]:
             for item in getattr(listing, kind)(names or [], data_root):
                 console.print(item, soft_wrap=isinstance(item, str))
             console.print()
