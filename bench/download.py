@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from bench.cache import cache_folder, whole_file
-from bench.errors import DataError
+from bench.errors import DataError, NotHere
 
 log = logging.getLogger(__name__)
 CHUNK = 1 << 20
@@ -26,7 +26,7 @@ _offline: ContextVar[bool] = ContextVar("offline", default=False)
 
 @contextmanager
 def offline() -> Iterator[None]:
-    """What is not on this machine is a DataError in the block, instead of a download."""
+    """What is not on this machine is a NotHere in the block, instead of a download."""
     token = _offline.set(True)
     try:
         yield
@@ -38,7 +38,7 @@ def fetch(url: str, path: Path, md5: str, timeout: float = 60.0) -> None:
     """Download `url` to `path`. Raises DataError (with nothing left behind) unless all of it came and has that MD5;
     what failed once is not tried again by this process."""
     if _offline.get():
-        raise DataError(f"{path} is not there. `medtransfer fetch` downloads it.")
+        raise NotHere(f"{path} is not there. `medtransfer fetch` downloads it.")
     if (url, path) in _failed:
         raise DataError(_failed[url, path])
     try:

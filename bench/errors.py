@@ -38,6 +38,10 @@ class DataError(MedtransferError):
     """A dataset cannot be found, read or is malformed; fails that dataset's cells only."""
 
 
+class NotHere(DataError):
+    """A dataset's file is not on this machine, and nothing is to be downloaded."""
+
+
 class StorageError(MedtransferError):
     """The results folder cannot be written, or another command has it; ends the run, since no other cell could be kept
     either."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -17,9 +18,12 @@ import numpy as np
 from bench import ENGINE, evaluate, provenance, registry, store
 from bench.contract import Dataset, Kind, Split
 from bench.ensembles import Candidate
-from bench.errors import DataError, UsageError
+from bench.errors import DataError, UsageError, brief
 from bench.fusing import logs
 
+log = logging.getLogger(__name__)
+NAMED = ("backbone", "dataset", "fingerprint", "finished_utc")
+"""Columns of an imported row that are text."""
 STRATEGY = FAMILY = "imported"
 NAME = re.compile(r"(?:(?P<dataset>[a-z0-9]+?)(?:_(?P<size>\d+))?_)?(?P<split>train|val|test)(?![a-z])")
 """MedMNIST's own: {dataset}{_size}_{split}, then anything, then @{run}.csv."""
@@ -61,11 +65,17 @@ def imported(results: Path, places: Collection[tuple[str, int]]) -> list[Candida
     latest: dict[tuple[str, str, int], tuple[str, str]] = {}
     seeds = defaultdict(set)
     for path in sorted((results / "cells").glob(f"{STRATEGY}*.json")):
-        row = json.loads(path.read_bytes())
-        key = (row["backbone"], row["dataset"], row["size"])
+        try:
+            row = json.loads(path.read_bytes())
+            backbone, dataset, fingerprint, finished = (str(row[key]) for key in NAMED)
+            size, seed = int(row["size"]), int(row["seed"])
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            log.warning("%s is left out: not a row (%s). Import its predictions again.", path, brief(error))
+            continue
+        key = (backbone, dataset, size)
         if key[1:] in places:
-            seeds[row["fingerprint"]].add(row["seed"])
-            latest[key] = max(latest.get(key, ("", "")), (row["finished_utc"], row["fingerprint"]))
+            seeds[fingerprint].add(seed)
+            latest[key] = max(latest.get(key, ("", "")), (finished, fingerprint))
     return [
         Candidate(
             fingerprint, dataset, size, 1.0, None, name, STRATEGY, tuple(sorted(seeds[fingerprint])), imported=True

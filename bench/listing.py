@@ -17,7 +17,7 @@ from bench import config, corruptions, registry, shift
 from bench.audit import Audit, audit
 from bench.contract import Dataset, Fusion, Info, Strategy
 from bench.download import offline
-from bench.errors import DataError, UsageError, brief, nearest
+from bench.errors import DataError, MedtransferError, NotHere, UsageError, brief, nearest, reading
 from bench.strengths import STRENGTHS
 
 SIZES = (28, 64, 128, 224)
@@ -91,19 +91,28 @@ def backbones(names: Sequence[str], data_root: Path) -> Iterator[RenderableType]
 
 
 def datasets(names: Sequence[str], data_root: Path) -> Iterator[RenderableType]:
-    """Of each dataset on this machine: hash, licence, counts and duplicates across splits; nothing is downloaded."""
+    """Of each dataset on this machine: hash, licence, counts and duplicates across splits; nothing is downloaded.
+    Raises DataError, after all of them, where one that is here cannot be read."""
     known = [name for name in registry.datasets(Path.cwd()) if not name.endswith(":")]
-    infos = []
+    infos, unreadable = [], []
     for name in names or known:
-        dataset = registry.open_dataset(name, data_root, workspace=Path.cwd())
-        infos.append(dataset.info)
-        yield "\n".join(
-            [f"[bold]{escape(name)}[/bold]  {_facts(dataset)}", *(f"  {line}" for line in _images(dataset))]
-        )
+        try:
+            with reading(name):
+                dataset = registry.open_dataset(name, data_root, workspace=Path.cwd())
+                said = [_facts(dataset), *(f"  {line}" for line in _images(dataset))]
+            infos.append(dataset.info)
+        except UsageError:
+            raise
+        except MedtransferError as error:
+            unreadable.append(name)
+            said = [f"[red]cannot be read[/red]: {escape(str(error))}"]
+        yield f"[bold]{escape(name)}[/bold]  " + "\n".join(said)
     if not names:
         prefixes = [name for name in registry.datasets(Path.cwd()) if name.endswith(":")]
         yield "Own images: " + ", ".join(f"{prefix}PATH" for prefix in prefixes)
         yield from _shifts(infos)
+    if unreadable:
+        raise DataError(f"{', '.join(unreadable)}: cannot be read, for the reasons above.")
 
 
 def _shifts(infos: Sequence[Info]) -> Iterator[str]:
@@ -131,7 +140,7 @@ def _images(dataset: Dataset) -> list[str]:
         for size in SIZES:
             try:
                 return _audited(audit(dataset, size))
-            except DataError as error:
+            except NotHere as error:  # another size may be
                 reasons.append(str(error))
     return [f"[yellow]not here[/yellow]: {escape(reasons[0])}"]
 

@@ -21,6 +21,8 @@ from bench.imagefiles import check_classes, checked_names
 from bench.splits import TRAIN_VAL, make_splits
 
 PREFIX = "npz:"
+NAMES = 4 << 20
+"""Bytes, and entries, of class names at most: a file may say that it has any number of them."""
 
 
 def names() -> list[str]:
@@ -97,6 +99,8 @@ class OwnNpz(Dataset):
     def _texts(self, key: str) -> list[str]:
         """A text array, flat."""
         values = npzfile.array(self.path, key)
+        if key in ("class_names", "kind") and max(values.size, values.nbytes) > NAMES:
+            raise DataError(f"{self.path}: {key} has shape {values.shape} of {values.dtype}, too much for names.")
         try:
             return [str(text) for text in values.astype(str).ravel().tolist()]
         except (UnicodeDecodeError, TypeError, ValueError) as error:
@@ -119,7 +123,7 @@ class OwnNpz(Dataset):
         for part, values in labels.items():
             if values.max() > high:
                 raise DataError(
-                    f"{self.path}: {part}_labels has the class {values.max()}, train only 0..{high}. Correct "
+                    f"{self.path}: {part}_labels has the class {values.max()}, train none above {high}. Correct "
                     f"{part}_labels, or add images of the class to train."
                 )
 

@@ -13,7 +13,7 @@ from bench.advice import available as available_here
 from bench.advice.available import available
 from bench.advice.costs import parse_budget, relative
 from bench.advice.knowledge import read
-from bench.contract import Protocol
+from bench.contract import Backbone, Protocol
 from bench.errors import UsageError
 from bench.report.frames import compact
 from tests.fake_reference import AMOUNTS, BACKBONES, DATASETS, GAINS, reference
@@ -107,6 +107,12 @@ def test_nothing_is_downloaded_to_see_what_is_here(tmp_path: Path, monkeypatch: 
     assert notes == ["resnet18.a1_in1k is left out: its weights are not on this machine (medtransfer fetch gets them)"]
 
 
+def test_weights_of_the_reference_that_are_not_here_are_nobodys_mistake() -> None:
+    theirs = Backbone("resnet18", "file:/their/weights.safetensors")
+    said = "its weights are not on this machine (the reference read /their/weights.safetensors)"
+    assert available_here._obstacle(theirs, "their hash") == said
+
+
 def test_the_protocol_is_what_run_json_says_as_far_as_a_matrix_could(tmp_path: Path) -> None:
     folder = reference(tmp_path / "r")
     told({"protocol": {"epochs": 2, "trials": 1, "batch_size": 16, "clip": "none", "warmup": -3.0, "x": 1}}, folder)
@@ -134,7 +140,7 @@ def test_costs_are_beside_full_fine_tuning_of_the_same_backbone(tmp_path: Path) 
 
 
 def test_a_budget_is_a_time_with_its_unit() -> None:
-    assert [parse_budget(text) for text in ("90s", "10min", "1.5 h")] == [90, 600, 5400]
+    assert [parse_budget(text) for text in ("90s", "10min", "1.5 h", "10 minutes")] == [90, 600, 5400, 600]
     for wrong in ("10", "ten minutes", "0s", "-5min", "1e3s", "10m"):
         with pytest.raises(UsageError, match=r"--budget .* must be a time above 0 with its unit"):
             parse_budget(wrong)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -12,11 +13,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from bench import cli
+import bench
+from bench import cli, imagefiles
 from bench.commands.selectors import SELECTORS
 from bench.config import flag
 from bench.errors import DataError
 from bench.registry import names_in
+from tests.small import picture
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -155,6 +158,29 @@ def test_a_file_for_a_results_folder_is_one_line(workspace: Path) -> None:
     code, _, err = invoke("plan", "demo", "--results", "some.npz")
     assert code == 1
     assert err == "error: some.npz: a file, not a results folder. Name another folder with --results.\n"
+
+
+def test_a_bad_dataset_does_not_end_the_listing_of_others(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, own_cache: None
+) -> None:
+    (workspace / "bad.npz").write_bytes(b"no archive")
+    cut = picture(workspace / "mine/a/0.png", (200, 200))
+    cut.write_bytes(cut.read_bytes()[:2000])
+    for label, index in itertools.product("ab", range(1, 12)):
+        picture(workspace / "mine" / label / f"{index}.png")
+    decoded = []
+    original = imagefiles.filled
+    monkeypatch.setattr(imagefiles, "filled", lambda *given: decoded.append(given[3]) or original(*given))
+    code, out, err = invoke("list", "datasets", "npz:bad.npz", "folder:mine", "phantom-radiograph")
+    assert code == 1
+    assert out.count("cannot be read") == 2
+    assert "train 400: clear" in out
+    assert "error: npz:bad.npz, folder:mine: cannot be read" in err
+    assert set(decoded) == {"folder:mine at 28 px"}  # not at each size again
+
+
+def test_the_version_is_told(workspace: Path) -> None:
+    assert invoke("--version")[:2] == (0, f"medtransfer {bench.__version__}\n")
 
 
 def test_listing_datasets_downloads_nothing(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,6 +51,14 @@ def test_rows_have_the_scores_of_the_file(tmp_path: Path) -> None:
     assert imported(tmp_path, {(NAME, 64)}) == []
 
 
+def test_a_torn_row_is_left_out_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    imports([written(tmp_path, "test")[0]], tmp_path)
+    for name, text in (("torn", "{"), ("bare", "{}"), ("list", "[]")):
+        (tmp_path / f"cells/imported{name}-s0.json").write_text(text)
+    assert len(imported(tmp_path, {(NAME, 28)})) == 1
+    assert len([text for text in caplog.messages if "is left out: not a row" in text]) == 3
+
+
 def test_a_second_import_takes_the_place_of_the_first(tmp_path: Path) -> None:
     imports([written(tmp_path, "test", seed=1)[0]], tmp_path)
     (old,) = imported(tmp_path, {(NAME, 28)})

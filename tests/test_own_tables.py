@@ -87,7 +87,7 @@ def test_npz_seed_changes_val_and_hash(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("labels", "more", "says"),
     [
-        (np.arange(40) % 2, {"test_labels": np.full(40, 2)}, "test_labels has the class 2, train only 0..1"),
+        (np.arange(40) % 2, {"test_labels": np.full(40, 2)}, "test_labels has the class 2, train none above 1"),
         (np.arange(40) % 2 + 1, {}, r"labels are 1..2. Number them from 0: 0..1"),
         (np.zeros(40, dtype=int), {}, "has one class"),
         (np.arange(40) % 2, {"train_ids": np.array(["same"] * 40)}, "ids are not unique"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from bench.advice.knowledge import Knowledge
 from bench.backbones import resolve
 from bench.contract import Backbone
@@ -28,6 +30,9 @@ def _obstacle(backbone: Backbone | None, wanted: str) -> str:
     try:
         if backbone.weights == "hub" and not cached(timm_config(backbone)):
             return "its weights are not on this machine (medtransfer fetch gets them)"
+        kind, _, path = backbone.weights.partition(":")
+        if kind == "file" and not Path(path).expanduser().exists():  # a path of whoever ran the reference
+            return f"its weights are not on this machine (the reference read {path})"
         if resolve(backbone).hash != wanted:
             return f"{backbone.weights} holds other weights than the reference was made with"
     except MedtransferError as error:

@@ -17,15 +17,15 @@ from bench.errors import UsageError
 from bench.estimate import FORWARD_SHARE, calibrate
 from bench.validation import validated
 
-UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0}
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def parse_budget(text: str) -> float:
-    """ "90s", "10min" or "2h" in seconds. Raises UsageError."""
-    found = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,3})?) ?(s|min|h)", text.strip())
+    """ "90s", "10min", "10 minutes" or "2h" in seconds. Raises UsageError."""
+    found = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,3})?) ?(s(?:econds?)?|min(?:utes?)?|h(?:ours?)?)", text.strip())
     if not found or not float(found[1]):
         raise UsageError(f"--budget {text}: must be a time above 0 with its unit, such as 90s, 10min or 2h.")
-    return float(found[1]) * UNITS[found[2]]
+    return float(found[1]) * UNITS[found[2][0]]
 
 
 def relative(knowledge: Knowledge) -> dict[tuple[str, str], float]:

@@ -18,6 +18,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from bench import __version__
 from bench.errors import MedtransferError, Regression, UsageError, printable
 
 # torch and timm take seconds to import: every command imports what it needs, so that --help is instant.
@@ -27,6 +28,21 @@ DataRoot = Annotated[Path, typer.Option("--data-root", help="Folder of the MedMN
 DATA_ROOT = Path("data/medmnist")
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 """Errors of the system that are no fault of the program."""
+
+
+def _told_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"medtransfer {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_told_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Options before a command's name."""
 
 
 def guarded(action: Callable[[], bool], debug: bool = False) -> None:
