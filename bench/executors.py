@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from bench import claim, device, integrity, places, provenance, store
+from bench import claim, device, integrity, places, provenance, registry, store
 from bench.attempt import give_up, run_cell
 from bench.errors import MedtransferError
 from bench.estimate import time_left, words
@@ -28,6 +28,9 @@ from bench.supervise import Finished, supervise
 
 Watch = Callable[[Cell, str, float], None]
 """A cell, what is going on in it, and the share of it that is done."""
+
+BROKEN = {"failed", "oom", "diverged"}
+"""Statuses of a row that should have a result and has none."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class Outcome:
     """Rows that a run before this one had published."""
     left: int = 0
     """Rows that no command has tried yet: those of other shards."""
+    broken: tuple[Cell, ...] = ()
+    """The cells of which a row of this command failed."""
 
 
 def execute(plan: Plan, console: Console, command: str, seconds: Mapping[str, float], debug: bool = False) -> Outcome:
@@ -69,6 +74,7 @@ def _execute(plan: Plan, console: Console, command: str, seconds: Mapping[str, f
     weights = {cell.fingerprint: max(seconds.get(cell.fingerprint, 0.0), 0.1) for cell in todo}
     total, passed, begun = sum(weights.values()), 0.0, time.perf_counter()
     shares: dict[str, float] = {}  # of the cells that are run now
+    broken: list[Cell] = []
     columns = (
         BarColumn(bar_width=24), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
     )  # fmt: skip
@@ -91,6 +97,8 @@ def _execute(plan: Plan, console: Console, command: str, seconds: Mapping[str, f
             shares.pop(cell.fingerprint, None)
             passed += weights[cell.fingerprint]
             told = remaining()
+            if set(statuses) & BROKEN:
+                broken.append(cell)
             if not console.is_terminal or not set(statuses) <= {"ok", "skipped"}:
                 text = f"[{number}/{len(todo)}] {cell.label}: {', '.join(sorted(set(statuses)))}; {told}"
                 console.print(text, highlight=False, markup=False, soft_wrap=True)
@@ -98,10 +106,10 @@ def _execute(plan: Plan, console: Console, command: str, seconds: Mapping[str, f
         integrity.record(plan)
     counts.update(fuse_missing(plan, console))
     store.write_run(plan.matrix.results, _facts(plan, command, started, provenance.utc()))
-    failed = sum(counts[status] for status in ("failed", "oom", "diverged"))
+    failed = sum(counts[status] for status in BROKEN)
     tried = store.tried(plan.matrix.results)
     left = sum((cell.fingerprint, seed) not in tried for cell in plan.cells for seed in range(plan.matrix.seeds))
-    return Outcome(counts["ok"], counts["skipped"], failed, there, left)
+    return Outcome(counts["ok"], counts["skipped"], failed, there, left, tuple(broken))
 
 
 def _failed_last(plan: Plan) -> list[Cell]:
@@ -112,13 +120,16 @@ def _failed_last(plan: Plan) -> list[Cell]:
 
 def _facts(plan: Plan, command: str, started: str, finished: str | None) -> dict[str, object]:
     """`run.json`: what was asked for, for the report."""
+    known = registry.fusions(plan.workspace)
+    fusions = [name for name in plan.matrix.strategies if name in known]
+    counts = {"cells": len(plan.cells), "skipped": len(plan.skips), "rows": len(plan.cells) * plan.matrix.seeds}
     return {
         "name": plan.matrix.results.name,
         "command": command,
         "started_utc": started,
         "finished_utc": finished,
         "matrix": asdict(plan.matrix),
-        "plan": {"cells": len(plan.cells), "skipped": len(plan.skips), "rows": len(plan.cells) * plan.matrix.seeds},
+        "plan": {**counts, "fusions": fusions},
         "notes": list(plan.notes),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ import torch
 from bench import memory, ray_workers
 from bench.errors import UsageError
 from bench.estimate import time_left
+from bench.executors import _facts
 from bench.places import SPARE, Place, here, places, threads
 from bench.plan import Cell, make_plan
 from bench.ray_workers import Remote, demand, portion
@@ -43,6 +45,12 @@ def test_shards_on_one_folder_give_the_rows_of_the_whole(whole: Path, tmp_path: 
     assert rows(tmp_path) == rows(whole)
     assert set(published(tmp_path).values()) == {1}
     assert run(tmp_path, CELLS, shard="2/3", **probe).ok == 0
+
+
+def test_run_json_says_which_strategies_are_ensembles(tmp_path: Path) -> None:
+    plan = make_plan(cheap(tmp_path, CELLS, strategies=("linear_probe", "ensemble_mean")), CHECKOUT)
+    facts = json.loads(json.dumps(_facts(plan, "", "", None), default=str))
+    assert facts["plan"]["fusions"] == ["ensemble_mean"]
 
 
 def test_a_command_that_waited_for_another_runs_what_that_left(

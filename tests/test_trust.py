@@ -86,6 +86,26 @@ def test_what_is_missing_skipped_or_failed_is_counted_with_reasons(tmp_path: Pat
     assert by[["result", "failed", "skipped", "oom", "undefined"]].to_numpy().sum() == len(made)
 
 
+def test_ensembles_are_no_planned_runs(tmp_path: Path) -> None:
+    """They have rows of their own, under other names and in other places than the matrix has cells."""
+    strategies = ["scratch", "linear_probe", "ensemble_mean", "ensemble_greedy"]
+    folder = plan(write(tmp_path / "run", full()), strategies=strategies)
+    run = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(run | {"plan": {"fusions": strategies[2:]}}))
+    assert "32 runs were planned; every one left a row" in text_of(evidence(folder))
+    made = row("d", "all backbones", "ensemble_mean(scratch)", 0, 0.9, fusion="ensemble_mean", over="backbones",
+               members="[]", fingerprint="made")  # fmt: skip
+    old = plan(write(tmp_path / "old", [*full(), made]), strategies=strategies[:3])  # its run.json names no fusions
+    counts, missing = trust.coverage(evidence(old))
+    assert counts["strategy"].tolist() == ["linear_probe", "scratch"]
+    assert missing.empty
+
+
+def test_a_plan_is_the_last_commands_where_there_are_rows_of_others(tmp_path: Path) -> None:
+    said = text_of(evidence(plan(write(tmp_path / "run", full()), datasets=["d"])))
+    assert "16 runs were planned by the last command; every one left a row" in said
+
+
 def test_a_plan_keeps_to_its_only(tmp_path: Path) -> None:
     only = [["dataset", "d"], ["backbone", "resnet*"], ["per_class", "10"]]
     counts, _ = trust.coverage(evidence(plan(write(tmp_path / "run", full()), only=only)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
@@ -20,20 +20,22 @@ Key = tuple[Any, ...]
 """The values of CELL; no images a class is None."""
 
 
-def cells(run: Mapping[str, Any]) -> set[Key] | None:
-    """The cells that the run's command asked for; None where run.json does not hold its matrix."""
+def cells(run: Mapping[str, Any], fused: Collection[str] = ()) -> set[Key] | None:
+    """The cells that the run's last command asked for; None where run.json does not hold its matrix. Ensembles are no
+    cells: they are left out where run.json says which of the strategies are fusions, or `fused` names them."""
     matrix = run.get("matrix")
     needed = ("backbones", "strategies", "datasets", "sizes", "amounts", "seeds")
     if not isinstance(matrix, dict) or not all(matrix.get(name) for name in needed):
         return None
     try:
-        return _cells(run, matrix)
+        return _cells(run, matrix, {*fused, *(run.get("plan") or {}).get("fusions", ())})
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
         return None  # somebody else's, or damaged: what was to be run is not known
 
 
-def _cells(run: Mapping[str, Any], matrix: Mapping[str, Any]) -> set[Key]:
-    lists = (matrix["datasets"], backbones(run), matrix["strategies"], matrix["sizes"], matrix["amounts"])
+def _cells(run: Mapping[str, Any], matrix: Mapping[str, Any], fused: Collection[str]) -> set[Key]:
+    strategies = [name for name in matrix["strategies"] if name not in fused]
+    lists = (matrix["datasets"], backbones(run), strategies, matrix["sizes"], matrix["amounts"])
     if math.prod(map(len, lists)) * matrix["seeds"] > MOST:
         raise ValueError("more runs than any plan has")
     found = {

@@ -42,8 +42,11 @@ def coverage(evidence: Evidence) -> tuple[pd.DataFrame, pd.DataFrame]:
     keys of STATUSES, `undefined` (ok, but no test AUC), `missing`, `extra` (rows that no plan asks for: those of an
     earlier command). Second: the columns of CELL and `seed` of every planned run without a row.
     """
-    plans = [(planned.cells(run), run["matrix"]) for run in evidence.runs if planned.cells(run) is not None]
-    wanted = {(*key, seed) for cells, matrix in plans for key in cells or () for seed in range(matrix["seeds"])}
+    # Ensembles have rows of their own; a run.json that does not name them is of a version before.
+    fused = set(evidence.ensembles["fusion"].dropna()) if len(evidence.ensembles) else set()
+    asked_for = [(planned.cells(run, fused), run["matrix"]) for run in evidence.runs]
+    plans = [(cells, matrix) for cells, matrix in asked_for if cells is not None]
+    wanted = {(*key, seed) for cells, matrix in plans for key in cells for seed in range(matrix["seeds"])}
     rows = evidence.rows
     there = [(*key, seed) for key, seed in zip(planned.keys(rows), rows["seed"].array.tolist(), strict=True)]
     missing = sorted(wanted - set(there), key=lambda key: tuple((value is not None, value) for value in key))
@@ -112,11 +115,12 @@ def _coverage(evidence: Evidence) -> Iterable[Markup]:
     if counts["planned"].isna().any():
         yield paragraphs(["The plan of a folder is not in its run.json, so what is missing altogether cannot be told."])
     else:
+        by_whom = " by the last command" if total["extra"] else ""
         left = f"{int(total['missing']):,} left no row" if total["missing"] else "every one left a row"
         yield paragraphs(
             [
-                f"{runs(int(total['planned']))} were planned; {left}. What has no result is in no average, and a "
-                "comparison stands on the blocks where all its entries have one."
+                f"{runs(int(total['planned']))} were planned{by_whom}; {left}. What has no result is in no average, "
+                "and a comparison stands on the blocks where all its entries have one."
             ]
         )
     shown = [name for name in ("skipped", "failed", "oom", "diverged", "undefined", "missing", "extra") if total[name]]
