@@ -1,16 +1,24 @@
-"""What a plan comes to, in the terminal: cells, what is done, skips and failures with reasons, time."""
+"""What a plan comes to, in the terminal: cells, what is done, skips and failures with reasons, time; and why what was
+run failed."""
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
-from bench import device, places
+from bench import device, logs, places, store
+from bench.errors import printable
 from bench.plan import Cell, Plan
 
 LONG = 2 * 3600
 """Seconds from which a total is given in GPU-hours too."""
+MOST = 10
+"""Reasons of failures that are printed, those of the most cells."""
 
 
 def describe(plan: Plan, console: Console) -> dict[str, float]:
@@ -74,6 +82,31 @@ def _to_run(todo: list[Cell], where: str, time: str) -> str:
         return f"{cells} to run on {where}: {time}"
     rest = "; ".join(f"{number} {what}" for number, what in ((cannot, "cannot"), (skipped, "skipped")) if number)
     return f"{able} of {cells} can run on {where}: {time}; {rest}" if able else f"0 of {cells} can run"
+
+
+def failures(results: Path, cells: Sequence[Cell], seeds: int, console: Console) -> None:
+    """Print why these cells, of which a row failed, have no result: each reason once, with a log that tells more.
+    Raises DataError where a row is damaged."""
+    found: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        rows = [row for seed in range(seeds) if (row := _row(results, cell.fingerprint, seed))]
+        for why in dict.fromkeys((row["status"], row.get("reason") or "no reason recorded") for row in rows):
+            if why[0] not in ("ok", "skipped"):
+                found.setdefault(why, []).append(cell)
+    for (status, reason), those in sorted(found.items(), key=lambda item: -len(item[1]))[:MOST]:
+        subject = those[0].label if len(those) == 1 else f"{len(those)} cells (such as {those[0].label})"
+        what = "out of memory" if status == "oom" else status
+        because = printable(" ".join(reason.split())).rstrip(".")
+        _say(console, f"{what}: {subject}: {because}. Log: {logs.path_of(results, those[0].fingerprint)}", "red")
+    if len(found) > MOST:
+        _say(console, f"and {len(found) - MOST} other reasons: the report has them all", "red")
+
+
+def _row(results: Path, fingerprint: str, seed: int) -> dict[str, Any] | None:
+    for ending in (store.FAILED, ".json"):
+        with contextlib.suppress(FileNotFoundError):
+            return store.read_row(results, fingerprint, seed, ending)
+    return None
 
 
 def _reasons(console: Console, what: str, cells: list[tuple[Cell, str]], style: str) -> None:

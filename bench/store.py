@@ -94,9 +94,10 @@ def _named(results: Path, pattern: re.Pattern[str]) -> set[tuple[str, int]]:
     return done
 
 
-def read_row(results: Path, fingerprint: str, seed: int) -> dict[str, Any]:
-    """One finished row. Raises FileNotFoundError, and DataError where the file does not hold one."""
-    path = results / "cells" / f"{fingerprint}-s{seed}.json"
+def read_row(results: Path, fingerprint: str, seed: int, ending: str = ".json") -> dict[str, Any]:
+    """One finished row, or with the ending FAILED one that a rerun tries again. Raises FileNotFoundError, and DataError
+    where the file does not hold one."""
+    path = results / "cells" / f"{fingerprint}-s{seed}{ending}"
     try:
         row = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:

@@ -237,7 +237,13 @@ def test_a_failed_cell_is_exit_code_1_and_the_others_are_run(workspace: Path) ->
     assert code == 2, out
     code, out, _ = invoke(*words, "--backbone", "test_resnet@file:none.pth", "--backbone", "test_efficientnet@random")
     assert code == 1
-    assert "none.pth" in out
+    plan, _, end = out.partition("report: ")
+    assert "none.pth" in plan
+    said = [line for line in end.splitlines() if line.startswith("failed: ")]
+    assert len(said) == 1
+    assert "none.pth" in said[0]
+    log = workspace / said[0].partition("Log: ")[2]
+    assert '"failed"' in log.read_text()
     assert len((workspace / "results/small/rows.csv").read_text().splitlines()) == 3
 
 

@@ -73,6 +73,14 @@ def test_the_summary_has_the_answer_the_table_and_what_is_new(tmp_path: Path) ->
     assert "leads" in shown or "was best" in shown
 
 
+def test_the_summary_says_once_why_runs_have_no_result(tmp_path: Path) -> None:
+    text, _ = exported(write(tmp_path / "quick", rows()), tmp_path / "a.html")
+    said = [line for line in text.splitlines() if "the hub cannot be reached" in line]
+    assert len(said) == 1
+    assert said[0].startswith("- Failed, 3 runs (full\\_finetune; phantom-fundus): WeightsError")
+    assert text.index("the reasons are below") < text.index(said[0])
+
+
 def test_hostile_names_are_only_text_in_the_summary(tmp_path: Path) -> None:
     made = [
         row(EVIL, EVIL, s, seed, 0.8 + seed / 100, fingerprint=s[:1]) for s in ("scratch", EVIL) for seed in range(3)

@@ -30,6 +30,7 @@ def _run(matrix: Matrix, debug: bool, dry_run: bool) -> bool:
         console.print(f"nothing to do. tables: {matrix.results}, report: {page}", soft_wrap=True, highlight=False)
         return _whole(plan)
     from bench.commands.report import write_report
+    from bench.describe import failures
     from bench.executors import execute
 
     outcome = execute(plan, console, command_line(), seconds, debug)
@@ -37,8 +38,9 @@ def _run(matrix: Matrix, debug: bool, dry_run: bool) -> bool:
         then = f"Then: medtransfer report {matrix.results}"
         text = f"shard {matrix.shard} is done; {outcome.left} rows are left to other shards. {then}"
         console.print(text, soft_wrap=True, highlight=False, markup=False)
-        return not outcome.failed and _whole(plan)
-    write_report([matrix.results], page, console)
+    else:
+        write_report([matrix.results], page, console)
+    failures(matrix.results, outcome.broken, matrix.seeds, console)
     return not outcome.failed and _whole(plan)
 
 

@@ -12,8 +12,10 @@ from bench.report.ensembles import headline
 from bench.report.frames import ok
 from bench.report.gains import reader
 from bench.report.news import News, sentences
+from bench.report.plots.canvas import count
 from bench.report.section import Evidence
 from bench.report.tables import integrity
+from bench.report.trust import reasons
 from bench.report.written import fixed, seconds, signed
 
 LINES = 20
@@ -37,6 +39,8 @@ def summary(evidence: Evidence, unreadable: Sequence[str], found: News | None) -
         parts += ["**New since the last report**", _items(map(text, sentences(found)))]
     if cautions:
         parts += ["**Limits**", _items(f"**{text(heading)}.** {text(sentence)}" for heading, sentence in cautions)]
+    if lost := reasons(rows):
+        parts += ["**Without a result**", _items(_lost(*line) for line in lost)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -62,6 +66,11 @@ def _leaderboard(evidence: Evidence) -> str:
     more = len(board.table) - LINES
     rest = f"\n\n{more} more in the report." if more > 0 else ""
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + rest
+
+
+def _lost(status: str, reason: str, number: int, strategies: str, datasets: str) -> str:
+    where = f" ({text(strategies)}; {text(datasets)})" if strategies else ""
+    return f"{status or 'Also'}, {count(number, 'run')}{where}: {text(reason)}"
 
 
 def _items(said: Iterable[str]) -> str:
