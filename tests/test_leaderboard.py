@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import Any
@@ -219,6 +220,54 @@ def test_the_verdict_is_never_stronger_than_the_intervals(table: Any) -> None:
         assert (others.loc[~others["tied"], "behind_lo"] > 0).all()
         assert verdicts[-1] != first.startswith("It cannot be told")
     assert sum(verdicts) < len(verdicts) / 2
+
+
+def test_where_rank_and_mean_disagree_both_are_named(table: Any) -> None:
+    """full wins by a hair on two of three datasets, and loses by much on the third."""
+    aucs = {"d1": (0.801, 0.800), "d2": (0.801, 0.800), "d3": (0.5, 0.9)}
+
+    def said(noise: list[float]) -> str:
+        made = [
+            one
+            for d, pair in aucs.items()
+            for s, auc, fit in zip(("full", "probe"), pair, (100.0, 1.0), strict=True)
+            for one in cell(d, "b", s, [auc + shift for shift in noise], fit_seconds=fit)
+        ]
+        given = table(made)
+        return " ".join(answer(leaderboard(given), given))
+
+    several = said([-0.002, 0.0, 0.002])
+    assert "rank and mean disagree. full has the best mean rank (1.33 among 2, mean test AUC 0.701" in several
+    assert re.search(r"probe the highest mean test AUC \(0.833, best in \d+ %\)", several)
+    assert "probe has a mean test AUC 0.133 above that of full, at" in several
+    assert "at most 0.01 AUC below" not in several
+    one = said([0.0])
+    assert "probe the highest mean test AUC (0.833); with one seed there are no intervals." in one
+    assert "leads" not in one
+
+
+def test_one_that_is_best_in_more_resamples_is_named(table: Any) -> None:
+    made = [*cell("d1", "b", "a", [0.80, 0.80, 0.80]), *cell("d1", "b", "c", [0.78, 0.80, 0.81]),
+            *cell("d1", "b", "e", [0.7, 0.71, 0.72])]  # fmt: skip
+    board = leaderboard(table(made))
+    ranked = board.table.assign(p_best=[0.3, 0.6, 0.1])
+    first = answer(dataclasses.replace(board, table=ranked), table(made))[0]
+    assert re.search(r"rank and resamples disagree. a has .*, but c is best in more of them \(60 %\)", first)
+
+
+@pytest.mark.parametrize("aucs", [[0.8, 0.82], [0.8]])
+def test_of_two_that_are_level_none_leads(table: Any, aucs: list[float]) -> None:
+    made = [one for s in "ac" for one in cell("d", "b", s, aucs)] + cell("d", "b", "e", [x - 0.4 for x in aucs])
+    first = answer(leaderboard(table(made)), table(made))[0]
+    assert "a and c are level (mean rank 1.50 among 3" in first
+    assert "leads" not in first
+    assert "is best by mean rank" not in first
+
+
+def test_images_that_could_not_be_read_are_not_called_enlarged(table: Any) -> None:
+    lost = {"status": "failed", "test_auc": None, "reason": "gone"}
+    made = [*cell("d", "b", "a", [0.7]), *cell("gone", "b", "a", [0.7], source_size=0, **lost)]
+    assert "Enlarged images" not in dict(cautions(table(made)))
 
 
 def test_noise_of_few_test_images_or_of_two_seeds_forbids_a_verdict(table: Any) -> None:

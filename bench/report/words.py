@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -10,10 +10,13 @@ import pandas as pd
 from bench.report.frames import CELL, ok
 from bench.report.leaderboard import NO_RIVAL, ROPE, Leaderboard
 from bench.report.significance import MIN_DATASETS, TooFew, against_control
+from bench.report.written import fixed, signed
 
 SMALL_VAL = 200
 """Validation images below which choosing among trials is mostly noise: at an AUC of .90 the standard error with
 BreastMNIST's 78 is .034 (Hanley & McNeil 1982)."""
+EQUAL = 1e-9
+"""Sums that differ by no more are equal but for rounding."""
 
 
 def answer(board: Leaderboard, rows: pd.DataFrame) -> list[str]:
@@ -47,22 +50,50 @@ def winner(board: Leaderboard) -> str | None:
 
 def _verdict(board: Leaderboard, table: pd.DataFrame, what: str, on: str) -> str:
     first, others = table.iloc[0], table.iloc[1:]
-    name = first["label"]
     figures = f"mean rank {first['mean_rank']:.2f} among {len(table)}, mean test AUC {first['auc']:.3f}"
-    if board.seeds < 2:
-        leads = f"{name} leads ({figures})"
-        return f"It cannot be told which {what} is best: {leads} on {on}, but with one seed there are no intervals."
+    level = others[(others["mean_rank"] == first["mean_rank"]) & ((others["auc"] - first["auc"]).abs() < EQUAL)]
+    rivals = others.drop(level.index)
+    name = _the([first["label"], *level["label"]])
+    cannot = f"It cannot be told which {what} is best:"
     share = f"by mean rank in {_share(first['p_best'])} of resamples of the seeds"
-    if winner(board) is None:
-        tied = others.loc[others["tied"], "label"].tolist()
-        rest = _the(tied) if len(tied) <= 3 else f"{len(tied)} others"
-        but = f"given the seeds and test images it is not told apart from {rest}"
-        return f"It cannot be told which {what} is best: on {on}, {name} is best {share} ({figures}), but {but}."
-    next_best = others.loc[others["behind"].idxmin()]
-    return (
-        f"On {on}, {name} was best: {share} ({figures}), and {_distance(next_best, 'behind', 'margin', '')} above "
-        f"{next_best['label']}."
-    )
+    if winner(board) is not None:
+        next_best = others.loc[others["behind"].idxmin()]
+        above = _distance(next_best, "behind", "margin", fixed)
+        return f"On {on}, {name} was best: {share} ({figures}), and {above} above {next_best['label']}."
+    tied = rivals.loc[rivals["tied"], "label"].tolist()
+    rest = _the(tied) if 0 < len(tied) <= 3 else f"{len(tied)} others"
+    unsure = f"given the seeds and test images {'it is' if level.empty else 'they are'} not told apart from {rest}"
+    if board.seeds < 2:
+        unsure = "with one seed there are no intervals"
+    if against := _disagreement(first, rivals):
+        holds = ("has", "have") if (rivals["mean_rank"] > first["mean_rank"]).all() else ("shares", "share")
+        best = f", best in {_share(first['p_best'])} of resamples of the seeds" if board.seeds > 1 else ""
+        mean = "resamples" if against.startswith("but") else "mean"
+        best = f"{holds[len(level) > 0]} the best mean rank ({figures.removeprefix('mean rank ')}{best})"
+        return f"{cannot} on {on}, rank and {mean} disagree. {name} {best}, {against}; {unsure}."
+    if len(level):
+        unsure = f"; {unsure}" if tied or board.seeds < 2 else ""
+        return f"{cannot} on {on}, {name} are level ({figures}){unsure}."
+    if board.seeds < 2:
+        return f"{cannot} {name} leads ({figures}) on {on}, but {unsure}."
+    return f"{cannot} on {on}, {name} is best {share} ({figures}), but {unsure}."
+
+
+def _disagreement(first: pd.Series, rivals: pd.DataFrame) -> str:
+    """Who has a higher mean test AUC than the one of the best mean rank, and who is best in more resamples; "" where
+    nobody does."""
+    if rivals.empty:
+        return ""
+    higher, likelier = (rivals.loc[rivals[name].fillna(-1).idxmax()] for name in ("auc", "p_best"))
+    above, more = higher["auc"] > first["auc"] + EQUAL, likelier["p_best"] > first["p_best"] + EQUAL
+    said = []
+    if above:
+        known = f", best in {_share(higher['p_best'])}" if pd.notna(higher["p_best"]) else ""
+        said.append(f"{higher['label']} the highest mean test AUC ({higher['auc']:.3f}{known})")
+    if more and not (above and higher["label"] == likelier["label"]):
+        also = "and " if said else "but "
+        said.append(f"{also}{likelier['label']} is best in more of them ({_share(likelier['p_best'])})")
+    return ", ".join(said)
 
 
 def _cheaper(board: Leaderboard, table: pd.DataFrame) -> list[str]:
@@ -75,21 +106,21 @@ def _cheaper(board: Leaderboard, table: pd.DataFrame) -> list[str]:
     cheap = near.loc[near["seconds"].idxmin()]
     ratio = first["seconds"] / cheap["seconds"]
     cost = f"1/{ratio:.0f}" if ratio >= 2 else f"{100 / ratio:.0f} %"
-    within = (
-        f"{cheap['label']} is at most {ROPE:g} AUC below {first['label']} in {_share(cheap['within'])} of resamples"
-    )
-    return [f"{within}, at {cost} of the cost (seconds of tuning and fitting)."]
+    within = f"is at most {ROPE:g} AUC below {first['label']} in {_share(cheap['within'])} of resamples"
+    if cheap["behind"] < -EQUAL:
+        within = f"has a mean test AUC {-cheap['behind']:.3f} above that of {first['label']}"
+    return [f"{cheap['label']} {within}, at {cost} of the cost (seconds of tuning and fitting)."]
 
 
 def _gain(board: Leaderboard, table: pd.DataFrame) -> list[str]:
     first = table.iloc[0]
     if board.control is None or pd.isna(first["gain_lo"]):
         return []
-    differs = _distance(first, "gain", "gain_margin", "+")
-    return [f"Against the control {board.control}, its mean test AUC differs by {differs}."]
+    differs = _distance(first, "gain", "gain_margin", signed)
+    return [f"Against the control {board.control}, the mean test AUC of {first['label']} differs by {differs}."]
 
 
-def _distance(entry: pd.Series, value: str, margin: str, sign: str) -> str:
+def _distance(entry: pd.Series, value: str, margin: str, written: Callable[[float], str]) -> str:
     """With its interval over seeds and test images; over seeds where rows do not tell the images' noise."""
     known = pd.notna(entry[margin])
     low, high = (
@@ -98,7 +129,7 @@ def _distance(entry: pd.Series, value: str, margin: str, sign: str) -> str:
         else (entry[f"{value}_lo"], entry[f"{value}_hi"])
     )
     over = "seeds and test images" if known else "seeds"
-    return f"{entry[value]:{sign}.3f} (95 % interval over {over} {low:{sign}.3f} to {high:{sign}.3f})"
+    return f"{written(entry[value])} (95 % interval over {over} {written(low)} to {written(high)})"
 
 
 def _reach(board: Leaderboard) -> list[str]:
@@ -181,7 +212,8 @@ def cautions(
     if seen:
         verb = "is" if len(seen) == 1 else "are"
         warn("Transductive", f"{_the(seen)} {verb} not ranked: {NO_RIVAL}.")
-    enlarged = rows[(rows["source_size"] < rows["size"]).fillna(False)]
+    # 0 is what is written where the images could not be read.
+    enlarged = rows[((rows["source_size"] > 0) & (rows["source_size"] < rows["size"])).fillna(False)]
     for (source, size), part in enlarged.groupby(["source_size", "size"]):
         how = f"{source}-pixel images enlarged to {size} ({_the(_unique(part['resize']))})"
         warn("Enlarged images", f"{_the(_unique(part['dataset']))}: {how}, which is not the same as native {size}.")
