@@ -15,10 +15,10 @@ from rich.console import Console
 from bench.report.compare import compare
 from bench.report.delong import image_variance
 from bench.report.diversity import correlation, decisions, disagreement
-from bench.report.ensembles import section
+from bench.report.ensembles import headline, section
 from bench.report.ensembles_listed import listing
 from bench.report.frames import apart, compact, current, ok, read_rows
-from bench.report.gains import Gain, gain, reader
+from bench.report.gains import Gain, gain, reader, shares
 from bench.report.intervals import Noise, quantile
 from bench.report.leaderboard import leaderboard
 from bench.report.markdown import summary
@@ -154,6 +154,16 @@ def test_datasets_count_alike_and_their_noise_is_independent(tmp_path: Path) -> 
         assert joined.variance == pytest.approx(float(single.variance) / 2)
 
 
+def test_shifts_that_are_tested_on_the_same_images_are_one_dataset(tmp_path: Path) -> None:
+    pairs = [stored(tmp_path, name) for name in ("d", "d->corrupted:blur-1", "d->corrupted:blur-2", "e")]
+    assert shares([ensemble for ensemble, _ in pairs]) == pytest.approx([1 / 6, 1 / 6, 1 / 6, 1 / 2])
+    read = reader([tmp_path], [])
+    one, every = gain(pairs[:1], read), gain(pairs, read)
+    assert one.of_images is not None
+    assert every.of_images is not None
+    assert every.of_images.variance == pytest.approx(float(one.of_images.variance) / 2), "of two datasets, not of four"
+
+
 def test_what_is_not_known_is_not_in_the_interval(tmp_path: Path) -> None:
     ensemble, network = stored(tmp_path)
     read = reader([tmp_path], [])
@@ -268,7 +278,9 @@ def test_the_section_has_every_kind_best_first_with_gain_and_cost(body: str) -> 
     costs = {line[0]: line[-1] for line in lines}
     assert costs["ensemble_mean over all"] == "7.2", "six networks at 1.2 ms"
     best = names[0]
-    assert f"{best}: the highest mean test AUC of 5 kinds of ensembles, {aucs[0]:.3f} on 3 datasets." in text
+    assert f"{best} has the highest mean test AUC of 5 kinds of ensembles, {aucs[0]:.3f} on 3 datasets, which" in text
+    assert "the best of 5 is picked on these very test images" in text
+    assert costs["ensemble_greedy over all"] == "3.6", "three of its six members have a weight"
     ratio = float(costs[best]) / 1.2
     assert f"at {ratio:.3g} times its time of prediction" in text
     gained = aucs[0] - aucs[names.index("best single network")]
@@ -370,6 +382,32 @@ def test_nothing_told_apart_is_said(tmp_path: Path) -> None:
         "No kind of ensemble is told apart from its best member.",
     ):
         assert sentence in found.body, sentence
+
+
+def weighted(one: Row, *weights: float) -> Row:
+    listed = json.loads(one["members"])
+    return one | {"members": json.dumps([m | {"weight": w} for m, w in zip(listed, weights, strict=True)])}
+
+
+def test_one_member_with_all_the_weight_is_no_ensemble_and_gains_nothing(tmp_path: Path) -> None:
+    fits = [row("d", b, "c", 0, auc, fingerprint=b, val_auc=val) for b, auc, val in (("x", 0.7, 0.9), ("y", 0.9, 0.8))]
+    made = weighted(ensemble("d", "greedy", "all", "all", 0.9, 0.95, *fits), 0.0, 1.0)
+    said = " ".join(headline(*frames(write_rows(tmp_path / "run", [*fits, made])), reader([], [])))
+    assert "One member has all the weight" in said
+    assert "there is no gain" in said
+    assert "differs by" not in said
+
+
+def test_a_single_network_that_scores_as_high_is_named_and_members_without_weight_cost_nothing(tmp_path: Path) -> None:
+    aucs = {"x": (0.7, 0.9), "y": (0.9, 0.8), "z": (0.6, 0.7)}
+    fits = [row("d", b, "c", 0, auc, fingerprint=b, val_auc=val, predict_ms=2.0) for b, (auc, val) in aucs.items()]
+    made = weighted(ensemble("d", "greedy", "all", "all", 0.9, 0.95, *fits), 0.5, 0.5, 0.0)
+    run = write_rows(tmp_path / "run", [*fits, made | {"predict_ms": 6.0}])
+    said = " ".join(headline(*frames(run), reader([], [])))
+    assert "A single network of this run scores as high on test: c, y (0.900)." in said
+    assert "at 2 times its time of prediction" in said
+    lower = write_rows(tmp_path / "lower", [*fits, made | {"test_auc": 0.91}])
+    assert "as high on test" not in " ".join(headline(*frames(lower), reader([], [])))
 
 
 def test_the_terminal_and_the_summary_name_the_best_ensemble(folder: Path, evidence: Evidence) -> None:

@@ -16,10 +16,14 @@ from bench.report.gains import Gain, Read, gain, reader, shares
 from bench.report.markup import folded, paragraphs, table
 from bench.report.plots.canvas import count as counted
 from bench.report.plots.canvas import listed
+from bench.report.same_images import judged_on
 from bench.report.section import Evidence, Section
 from bench.report.trust import reasons
-from bench.report.ways import USED, Way, best_member, best_network, cells, ways
+from bench.report.ways import USED, Way, best_member, best_network, cells, networks_beside, used, ways
 from bench.report.written import MISSING, count, fixed, seconds, signed
+
+Cost = Callable[[pd.DataFrame], pd.Series]
+"""The rows of a cell -> a value each."""
 
 
 def section(evidence: Evidence) -> Section | None:
@@ -50,25 +54,43 @@ def headline(networks: pd.DataFrame, made: pd.DataFrame, read: Read) -> list[str
     if not found[0].compared:
         return ["No dataset has all kinds of ensembles, so each kind stands on its own and none is called best."]
     best, n = found[0], sum(way.compared for way in found)
-    on = counted(len({part["dataset"].iloc[0] for part in best.chosen}), "dataset")
-    among = f" of {n} kinds of ensembles" if n > 1 else ""
-    said = [f"{best.fusion} over {best.over}: the highest mean test AUC{among}, {fixed(_auc(best.chosen))} on {on}."]
-    if n == 1:
-        said = [f"{best.fusion} over {best.over} has a mean test AUC of {fixed(_auc(best.chosen))} on {on}."]
+    name, on = f"{best.fusion} over {best.over}", counted(_datasets(best.chosen), "dataset")
+    said = [f"{name} has a mean test AUC of {fixed(_auc(best.chosen))} on {on}."]
+    if n > 1:
+        among = f"has the highest mean test AUC of {n} kinds of ensembles, {fixed(_auc(best.chosen))} on {on}"
+        said = [f"{name} {among}, which flatters it: the best of {n} is picked on these very test images."]
+    fused = [own for part in best.chosen for own in used(part)]
+    alone = sum(len(own) == 1 for own in fused)
+    if alone == len(fused):
+        return [*said, "One member has all the weight: it is that network and no ensemble, so there is no gain."]
+    if alone:
+        said.append(f"In {alone} of {counted(len(fused), 'row')} one member has all the weight, so it is that network.")
     singles = [best_network(part, networks) for part in best.chosen]
     known = [single for single in singles if single is not None]
     if len(known) < len(singles):
-        return [*said, "What it gains cannot be told: there is no single network with a val AUC beside each."]
+        said.append("What it gains cannot be told: there is no single network with a val AUC beside each.")
+        return [*said, *_as_high(best, networks)]
     gained = gain(list(zip(best.chosen, known, strict=True)), read)
-    times = _mean(best.chosen, _milliseconds), _mean(known, _milliseconds)
+    times = _mean(best.chosen, _prediction(networks)), _mean(known, _milliseconds)
     cost = f", at {times[0] / times[1]:.3g} times its time of prediction" if all(time > 0 for time in times) else ""
     differs = f"{signed(gained.auc)} ({_interval(gained)})"
     said.append(f"From the single network with the highest val AUC it differs by {differs}{cost}.")
     if not gained.told_apart:
         said.append("So the two are not told apart: no gain is shown.")
-    if n > 1:
-        said.append(f"It is the highest of {n} on these very test images, which flatters it.")
-    return said
+    return [*said, *_as_high(best, networks)]
+
+
+def _as_high(best: Way, networks: pd.DataFrame) -> Iterable[str]:
+    """The single network of the run with the highest mean test AUC, where that is not below the ensemble's."""
+    beside = [
+        {(part["backbone"].iloc[0], part["strategy"].iloc[0]): part for part in networks_beside(ensemble, networks)}
+        for ensemble in best.chosen
+    ]
+    everywhere = sorted(set.intersection(*map(set, beside)))
+    aucs = [_auc([parts[network] for parts in beside]) for network in everywhere]
+    if aucs and max(aucs) >= _auc(best.chosen) - 1e-9:
+        backbone, strategy = everywhere[int(np.argmax(aucs))]
+        yield f"A single network of this run scores as high on test: {strategy}, {backbone} ({fixed(max(aucs))})."
 
 
 def _rivals(found: Sequence[Way], read: Read) -> Iterable[str]:
@@ -85,7 +107,7 @@ def _rivals(found: Sequence[Way], read: Read) -> Iterable[str]:
 
 def _kinds(made: pd.DataFrame, networks: pd.DataFrame, read: Read) -> Iterable[Markup]:
     found = _best_first(ways(made))
-    lines, apart = [], []
+    lines, apart, prediction = [], [], _prediction(networks)
     for way in found:
         singles = [best_member(part, networks) for part in way.chosen]
         known = [single for single in singles if single is not None]
@@ -93,7 +115,7 @@ def _kinds(made: pd.DataFrame, networks: pd.DataFrame, read: Read) -> Iterable[M
         if len(known) == len(singles):
             gained = gain(list(zip(way.chosen, known, strict=True)), read)
             apart.append(gained.told_apart)
-        lines.append((_auc(way.chosen), way.compared, _line(way, known if gained else [], gained)))
+        lines.append((_auc(way.chosen), way.compared, _line(way, known if gained else [], gained, prediction)))
     if found[0].compared:
         singles = [best_network(part, networks) for part in found[0].chosen]
         known = [single for single in singles if single is not None]
@@ -126,18 +148,18 @@ def _caption(found: Sequence[Way], made: pd.DataFrame) -> str:
         "predictions are missing). Val − test: AUC on val less that on test, of the ensemble and of that member. Where "
         "the ensemble's is the larger, it may have fitted the val images: weighted, greedy and stacking take their "
         f"weights from them (stacking's val AUC is cross-fitted, so honest). {images}Tune + fit is what all members "
-        "cost; where they are there, fusing is all."
+        "cost; where they are there, fusing is all. The time of prediction is that of members with a weight above 0."
         + (f" {counted(len(alone), 'kind')} in less than half of the datasets stand on their own." if alone else "")
     )
 
 
-def _line(way: Way, singles: Sequence[pd.DataFrame], gained: Gain | None) -> tuple[Any, ...]:
+def _line(way: Way, singles: Sequence[pd.DataFrame], gained: Gain | None, prediction: Cost) -> tuple[Any, ...]:
     return (
         f"{way.fusion} over {way.over}", _datasets(way.chosen), fixed(_auc(way.chosen)),
         signed(gained.auc) if gained else MISSING, interval(gained) if gained else MISSING,
         signed(_mean(way.chosen, _optimism)), signed(_mean(singles, _optimism)) if singles else MISSING,
         seconds(_mean(way.chosen, _training)), seconds(_mean(way.chosen, lambda rows: rows["fuse_seconds"])),
-        count(_mean(way.chosen, _milliseconds)),
+        count(_mean(way.chosen, prediction)),
     )  # fmt: skip
 
 
@@ -169,7 +191,7 @@ def _interval(gained: Gain) -> str:
     return "no interval" if np.isnan(low) else f"95 % interval over {gained.over} {signed(low)} to {signed(high)}"
 
 
-def _mean(parts: Sequence[pd.DataFrame], of: Callable[[pd.DataFrame], pd.Series]) -> float:
+def _mean(parts: Sequence[pd.DataFrame], of: Cost) -> float:
     return float(shares(parts) @ [float(of(part).astype(float).mean(skipna=False)) for part in parts])
 
 
@@ -189,5 +211,17 @@ def _milliseconds(rows: pd.DataFrame) -> pd.Series:
     return rows["predict_ms"]
 
 
+def _prediction(networks: pd.DataFrame) -> Cost:
+    """What an image takes in the members that have a weight: the others need not run. NaN where one's is not known."""
+    keys = zip(networks["fingerprint"], networks["seed"], strict=True)
+    known = dict(zip(keys, networks["predict_ms"].astype(float), strict=True))
+
+    def cost(ensemble: pd.DataFrame) -> pd.Series:
+        return pd.Series([sum(known.get((m.fingerprint, m.seed), np.nan) for m in own) for own in used(ensemble)])
+
+    return cost
+
+
 def _datasets(parts: Sequence[pd.DataFrame]) -> int:
-    return len({part["dataset"].iloc[0] for part in parts})
+    """Shifts that are tested on the same images are one."""
+    return len({judged_on(part["dataset"].iloc[0]) for part in parts})

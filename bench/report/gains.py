@@ -7,6 +7,7 @@ interval is over test images only, and says so.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from bench.report.delong import image_variance
 from bench.report.intervals import Noise, seed_noise
 from bench.report.paired import all_runs
 from bench.report.predictions import Predicted
+from bench.report.same_images import judged_on
 from bench.report.stats import padded
 
 Pair = tuple[pd.DataFrame, pd.DataFrame]
@@ -62,18 +64,18 @@ class Gain:
 
 
 def gain(pairs: Sequence[Pair], read: Read) -> Gain:
-    """The mean over the pairs of each dataset, and then over datasets."""
+    """The mean over the pairs of each dataset, and then over datasets. Shifts that are tested on the same images are
+    one dataset; their errors of the images are taken to go together entirely, which is cautious."""
     weights = shares([ensemble for ensemble, _ in pairs])
     differences = [_differences(*pair) for pair in pairs]
     seeds = seed_noise(padded([[one.tolist() for one in differences]]), weights)
     names = np.array([ensemble["dataset"].iloc[0] for ensemble, _ in pairs])
-    variance = (
-        sum(
-            _image_variance([pair for pair, name in zip(pairs, names, strict=True) if name == dataset], read)
-            for dataset in np.unique(names)
-        )
-        / len(np.unique(names)) ** 2
-    )
+    errors: dict[str, float] = defaultdict(float)
+    for dataset in np.unique(names):
+        own = names == dataset
+        of_images = _image_variance([pair for pair, one in zip(pairs, own, strict=True) if one], read)
+        errors[judged_on(dataset)] += weights[own].sum() * np.sqrt(of_images)
+    variance = sum(error**2 for error in errors.values())
     return Gain(
         float(weights @ [one.mean() for one in differences]),
         None if np.isnan(seeds.variance[0]) else Noise(seeds.variance[0], seeds.spread[0]),
@@ -82,8 +84,10 @@ def gain(pairs: Sequence[Pair], read: Read) -> Gain:
 
 
 def shares(parts: Sequence[pd.DataFrame]) -> np.ndarray:
-    """Weight of each cell in a mean [B]: datasets count alike, and so do the cells of a dataset."""
-    _, place, sizes = np.unique([part["dataset"].iloc[0] for part in parts], return_inverse=True, return_counts=True)
+    """Weight of each cell in a mean [B]: datasets count alike, and so do the cells of a dataset. Shifts that are tested
+    on the same images are one dataset."""
+    names = [judged_on(part["dataset"].iloc[0]) for part in parts]
+    _, place, sizes = np.unique(names, return_inverse=True, return_counts=True)
     return 1 / (sizes[place] * len(sizes))
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from bench.report.frames import CELL
 from bench.report.leaderboard import MIN_COVERAGE
-from bench.report.members import members
+from bench.report.members import Member, members
 
 BLOCK = ["dataset", "size", "fraction", "per_class"]
 """What one way has one ensemble in."""
@@ -80,6 +80,12 @@ def best_member(ensemble: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame 
 def best_network(ensemble: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame | None:
     """The rows of the network with the highest mean val AUC of all in the ensemble's block: of the ensemble's seeds, or
     of all of its own where the ensemble is of several. None where none has a val AUC."""
+    return _best(networks_beside(ensemble, networks))
+
+
+def networks_beside(ensemble: pd.DataFrame, networks: pd.DataFrame) -> list[pd.DataFrame]:
+    """The rows of each network in the ensemble's block: of the ensemble's seeds, or of all of its own where the
+    ensemble is of several."""
     first = ensemble.iloc[0]
     same = np.logical_and.reduce(
         [
@@ -88,7 +94,12 @@ def best_network(ensemble: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame
         ]
     )
     own = networks[same]
-    return _best(cells(own) if first["over"] == "seeds" else _of_seeds(own, ensemble["seed"].tolist()))
+    return cells(own) if first["over"] == "seeds" else _of_seeds(own, ensemble["seed"].tolist())
+
+
+def used(ensemble: pd.DataFrame) -> list[list[Member]]:
+    """Of each row the members with a weight above 0: an ensemble of one of them is that network."""
+    return [[one for one in members(text) if one.weight > 0] for text in ensemble["members"]]
 
 
 def _of_seeds(networks: pd.DataFrame, seeds: Sequence[int]) -> list[pd.DataFrame]:
