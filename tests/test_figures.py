@@ -171,6 +171,16 @@ def test_a_small_run_says_why_a_figure_is_missing(tmp_path: Path) -> None:
     assert "amounts-title" not in found["learning"], "one amount of data makes no curve"
 
 
+def test_predictions_too_few_for_a_calibration_diagram_are_said(tmp_path: Path) -> None:
+    folder = write(tmp_path / "run", matrix(("one",), {"scratch": 0.0, "linear_probe": 0.1}))
+    labels = np.arange(8) % 2
+    logits = np.column_stack([np.zeros(8), np.linspace(-2, 2, 8)]).astype(np.float32)
+    predict(folder, "one", np.array([f"one/test/{n}" for n in range(8)]), labels, logits)
+    body = {section.key: section.body for section in figures.sections(evidence(folder))}["predictions"]
+    assert "reliability-title" not in body
+    assert "No calibration diagram: no bin of probabilities has 10 predictions or more" in body
+
+
 def test_a_damaged_file_of_predictions_is_named_and_the_others_are_drawn(tmp_path: Path) -> None:
     folder = write(tmp_path / "run", matrix(("one", "two"), {"scratch": 0.0, "linear_probe": 0.1}))
     labels, ids = np.arange(40) % 2, np.array([str(n) for n in range(40)])

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as some
+from markupsafe import Markup
+from matplotlib.figure import Figure
 
 from bench.metrics import all_scores
 from bench.report.frames import current, read_rows
 from bench.report.leaderboard import leaderboard
-from bench.report.plots import pareto
+from bench.report.plots import amounts, calibration, learning, overtuning, pareto, scores
 from bench.report.plots.amounts import crossings, takeovers
 from bench.report.plots.calibration import bins, confidence, error, recalls, wilson
-from bench.report.plots.canvas import INK, MARKERS, RULE, SERIES, SOFT, dots, short, single, style, svg
+from bench.report.plots.canvas import INK, MARKERS, RULE, SERIES, SOFT, Picture, dots, short, single, style, svg
 from bench.report.plots.choice import colours, complete, leading
 from bench.report.plots.choice import settings as settings_of
 from bench.report.plots.cost import spread
@@ -176,6 +181,65 @@ def test_a_curve_that_stopped_early_holds_its_last_value_and_backbones_count_ali
     assert (high > mean).all()
     assert np.isnan(band(runs[:3])[1]).all(), "one seed says nothing of the spread"
     assert [epochs(text) for text in ("[0.5, 1]", "[]", "{", "[null]", None, "3")] == [[0.5, 1.0], [], [], [], [], []]
+
+
+def figure_of(monkeypatch: pytest.MonkeyPatch, module: ModuleType, draw: Callable[[], object]) -> Figure:
+    """What a function of a module of figures draws."""
+    found: list[Figure] = []
+    monkeypatch.setattr(module, "svg", lambda figure, *_: found.append(figure) or Markup(""))
+    draw()
+    return found[0]
+
+
+def test_intervals_of_an_auc_end_at_0_and_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [
+        row("d", "b", s, seed, auc, n_train=n, per_class=n, fingerprint=f"{s}{n}", curve=[auc, auc])
+        for s in ("a", "c") for n in (10, 100) for seed, auc in enumerate((0.1, 0.9))
+    ]  # fmt: skip
+    rows, hues = current(read_rows(write(tmp_path / "run", made))), dict(zip("ac", SERIES, strict=False))
+    few = rows[rows["per_class"] == 10]
+    for module, draw in (
+        (scores, lambda: scores.strips(few, "x", "x")),
+        (amounts, lambda: amounts.efficiency(rows, hues, "x", "x")),
+        (learning, lambda: learning.curves(few, hues, "x", "x")),
+    ):
+        low, high = figure_of(monkeypatch, module, draw).axes[0].dataLim.intervaly
+        if module is scores:
+            low, high = figure_of(monkeypatch, module, draw).axes[0].dataLim.intervalx
+        assert (low, high) == (0, 1), module.__name__
+
+
+def test_marks_at_1_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [row("d", "b", "a", seed, auc, val_auc=auc) for seed, auc in enumerate((0.4, 1.0))]
+    rows = current(read_rows(write(tmp_path / "run", made)))
+    draw = partial(
+        overtuning.val_against_test, rows, pd.DataFrame(columns=["state", "hparams", "val_auc"]), {"a": SERIES[0]}
+    )
+    axes = figure_of(monkeypatch, overtuning, lambda: draw("x", "x")).axes[0]
+    axes.figure.canvas.draw()
+    _, top = axes.transData.transform((1, 1))
+    radius = np.sqrt(13) / 2 * axes.figure.dpi / 72
+    assert axes.get_window_extent().y1 - top >= radius
+
+
+def test_a_dataset_without_a_bin_of_ten_is_no_panel_and_the_caption_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def predicted(dataset: str, images: int) -> Predicted:
+        labels = np.arange(images) % 2
+        probs = np.stack([np.column_stack([1 - p, p]) for p in [np.linspace(0.05, 0.95, images)]])
+        return Predicted(
+            dataset, "a", "b", "binary", ("x", "y"), (0,), labels, probs, labels.astype(str), 0, pd.DataFrame()
+        )  # fmt: skip
+
+    few, many = predicted("few", 12), predicted("many", 400)
+    assert calibration.reliability([few], {"a": SERIES[0]}, "x", "x") is None
+    found: list[Picture | None] = []
+    drawn = figure_of(
+        monkeypatch, calibration,
+        lambda: found.append(calibration.reliability([few, many], {"a": SERIES[0]}, "x", "x")),
+    )  # fmt: skip
+    assert [axes.get_title(loc="left") for axes in drawn.axes if axes.get_visible()] == ["many"]
+    assert found[0] is not None
+    assert "Not drawn, since no bin has 10: few." in found[0].caption
 
 
 def test_means_are_compared_on_blocks_that_have_all_parts() -> None:

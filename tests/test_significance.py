@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from bench.report.delong import image_variance
 from bench.report.frames import current, read_rows, read_trials
 from bench.report.intervals import Noise
 from bench.report.leaderboard import leaderboard
+from bench.report.page import gather
 from bench.report.paired import Paired, mcnemar, paired
 from bench.report.section import Evidence
 from bench.report.significance import (
@@ -285,6 +287,14 @@ def test_the_section_gives_numbers_or_says_why_not_and_escapes_names(folder: Pat
     said = section(Evidence(single, read_trials(folder), (folder,), ({},), leaderboard(single)))
     assert said is not None
     assert "With one seed the noise between seeds is not known" in said.body
+
+
+def test_a_level_that_no_run_is_above_is_no_column(tmp_path: Path) -> None:
+    aucs = {"scratch": (0.5, 0.6), "full_finetune": (1.0, 1.0), "linear_probe": (1.0, 1.0)}
+    made = [row("d", "b", s, seed, auc) for s, both in aucs.items() for seed, auc in enumerate(both)]
+    found = section(gather([write(tmp_path / "run", made)])[0])
+    assert found is not None
+    assert re.findall(r"Share above ([\d.]+)", found.body) == ["0.70"]
 
 
 def test_with_datasets_enough_the_section_tests_across_them(tmp_path: Path) -> None:

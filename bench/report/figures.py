@@ -108,9 +108,13 @@ def _predictions(evidence: Evidence) -> list[Section]:
     cells = predictions.best_cells(rows[rows["strategy"].isin(chosen)], ["dataset", "strategy"])
     found, problems = _read(cells, evidence)
     found.sort(key=lambda one: (one.dataset, chosen.index(one.strategy)))
+    reliability = calibration.reliability(found, hues, "reliability", "Calibration")
+    if found and reliability is None:
+        few = f"no bin of probabilities has {calibration.FEWEST} predictions or more"
+        problems.append(f"No calibration diagram: {few} in any dataset.")
     body = figures(
         [
-            calibration.reliability(found, hues, "reliability", "Calibration"),
+            reliability,
             calibration.recall(found, hues, "recall", "Recall of each class"),
         ]
     )

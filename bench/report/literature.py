@@ -209,7 +209,7 @@ def _compared(figures: Sequence[Figure]) -> Any:
     lines = [
         (
             *(f.dataset, f.published, fixed(f.theirs), f.ours, fixed(f.auc)),
-            "" if np.isnan(f.low) else f"{f.low:.3f} to {min(f.high, 1):.3f}",
+            "" if np.isnan(f.low) else f"{max(f.low, 0):.3f} to {min(f.high, 1):.3f}",
             *(f.seeds, f.verdict, "; ".join(f.differences) or "none known"),
         )
         for f in figures[:LINES]

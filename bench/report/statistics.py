@@ -107,6 +107,7 @@ def _improvement(matrix: Matrix) -> Markup:
     """Of runs, not of means: how often one run beats another, and how many reach an AUC."""
     first = matrix.labels[0]
     levels = np.unique(np.nanquantile(matrix.scores, [0.25, 0.5, 0.75]).round(2))
+    levels = levels[levels < np.nanmax(matrix.scores)]  # no run is above the others
     shares = stats.performance_profile(matrix.scores, levels, matrix.weights)
     higher = [stats.probability_of_improvement(matrix.scores[0], other, matrix.weights) for other in matrix.scores]
     lines = [

@@ -66,7 +66,7 @@ def efficiency(rows: pd.DataFrame, colours: Mapping[str, str], name: str, title:
                 colour = colours[str(strategy)]
                 axes.plot(images, mean, color=colour, linewidth=1.5, marker=marker(colour),
                           markersize=4.5, markeredgewidth=0)  # fmt: skip
-                axes.vlines(images, low, high, color=colour, linewidth=1)
+                axes.vlines(images, low.clip(0, 1), high.clip(0, 1), color=colour, linewidth=1)
                 lines[str(strategy)] = mean
             log_axis(axes, images, 1.6)
             for at, height, before, after in takeovers(np.log10(images), lines):

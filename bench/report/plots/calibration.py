@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from bench.metrics import ECE_BINS
-from bench.report.plots.canvas import SOFT, Picture, label, legend, marker, panels, short, style, svg
+from bench.report.plots.canvas import SOFT, Picture, label, legend, listed, marker, panels, short, style, svg
 from bench.report.predictions import Predicted
 
 FEWEST = 10
@@ -45,8 +45,14 @@ def wilson(share: np.ndarray, number: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def reliability(found: Sequence[Predicted], colours: Mapping[str, str], name: str, title: str) -> Picture | None:
-    """Reliability diagrams on the test images, one panel a dataset."""
-    datasets = sorted({one.dataset for one in found})[:DATASETS]
+    """Reliability diagrams on the test images, one panel a dataset of which a bin has enough predictions to be drawn;
+    None where none has."""
+    every = {(one.dataset, one.strategy): bins(*(part.ravel() for part in confidence(one))) for one in found}
+    kept = {dataset for (dataset, _), table in every.items() if (table[:, 0] >= FEWEST).any()}
+    datasets = sorted({one.dataset for one in found})
+    empty = [dataset for dataset in datasets if dataset not in kept]
+    datasets = sorted(kept)[:DATASETS]
+    found = [one for one in found if one.dataset in datasets]
     if not datasets:
         return None
     words = []
@@ -57,8 +63,7 @@ def reliability(found: Sequence[Predicted], colours: Mapping[str, str], name: st
             errors: dict[str, float] = {}
             lowest = 1.0
             for one in (one for one in found if one.dataset == dataset):
-                claims, right = confidence(one)
-                table = bins(claims.ravel(), right.ravel())
+                table = every[dataset, one.strategy]
                 errors[one.strategy] = error(table)
                 table = table[table[:, 0] >= FEWEST]
                 lowest = min([lowest, *table[:, 1]])
@@ -85,6 +90,7 @@ def reliability(found: Sequence[Predicted], colours: Mapping[str, str], name: st
         f"label), all seeds together; n = {images:,} images. Below the dashed line a network is surer than it is "
         "right. Bars are 95 % intervals (Wilson) over the images that one seed puts into a bin; bins with fewer "
         f"than {FEWEST} predictions are left out. Of each strategy the backbone with the highest mean val AUC."
+        + (f" Not drawn, since no bin has {FEWEST}: {listed(empty)}." if empty else "")
     )
     return Picture(title, drawn, caption, width)
 

@@ -77,11 +77,11 @@ def epochs(text: object) -> list[float]:
 
 def band(runs: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean and 95 % interval over seeds by epoch, each [E], of runs whose `curve` is a list; backbones count alike. The
-    interval is NaN where one of them has one seed."""
+    interval ends at 0 and 1, as an AUC does, and is NaN where one of them has one seed."""
     longest = int(runs["curve"].map(len).max())
     held = runs["curve"].map(lambda curve: [*curve, *[curve[-1]] * (longest - len(curve))])
     by_backbone = [np.array(part.tolist()).T.tolist() for _, part in held.groupby(runs["backbone"])]
     scores = stats.padded([[seeds[epoch] for seeds in by_backbone] for epoch in range(longest)])  # [E, B, S]
     weights = np.full(scores.shape[1], 1 / scores.shape[1])
     mean, half = stats.mean_of_means(scores), seed_noise(scores, weights).half_width
-    return mean, mean - half, mean + half
+    return mean, np.clip(mean - half, 0, 1), np.clip(mean + half, 0, 1)

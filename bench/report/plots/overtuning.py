@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 
 from bench.report.frames import ok
@@ -32,7 +33,8 @@ def val_against_test(
         for axes, dataset in zip(grid, datasets, strict=True):
             part = results[results["dataset"] == dataset]
             values = part[["val_auc", "test_auc"]].to_numpy(dtype=float)
-            low, high = values.min() - 0.01, min(1.002, values.max() + 0.01)
+            room = max(0.01, 0.03 * float(np.ptp(values)))  # for the whole of the outermost marks
+            low, high = values.min() - room, values.max() + room
             axes.plot([low, high], [low, high], color=SOFT, linewidth=0.75, linestyle=(0, (4, 3)), zorder=1)
             rest = part[~part["strategy"].isin(list(colours))]
             dots(axes, rest["val_auc"], rest["test_auc"], SOFT, 2.6, alpha=0.6)

@@ -133,7 +133,7 @@ def _strip(axes: Axes, part: pd.DataFrame, order: Sequence[str], backbones: Sequ
     rows = [strategy for strategy in order if strategy in blocks.index]
     at = np.array([order.index(strategy) for strategy in rows]) + 0.33
     means, lows, highs = np.array([mean_interval(blocks[strategy].tolist()) for strategy in rows]).T
-    axes.hlines(at, lows, highs, color=INK, linewidth=1.5)
+    axes.hlines(at, lows.clip(0, 1), highs.clip(0, 1), color=INK, linewidth=1.5)
     axes.scatter(means, at, s=18, facecolors="none", edgecolors=INK, linewidths=1)
     axes.set_yticks(range(len(order)), [short(name) for name in order])
     axes.set_ylim(-0.6, len(order) - 0.4)
