@@ -116,20 +116,21 @@ def _mean(found: Comparison) -> str:
 
 
 def _tables(found: Comparison) -> Markup:
-    columns = ["Strategy", "Dataset", "Backbone", "Pixels", "Training images", "A", "B", "Difference", "95 %", "Seeds"]
+    # The verdict first of the figures: what a narrow window cuts off should not be that.
+    columns = ["Strategy", "Dataset", "Backbone", "Verdict", "Difference", "95 %", "A", "B"]
+    columns += ["Pixels", "Training images", "Seeds"]
     lines = [
         (
-            *(c.strategy, c.dataset, c.backbone, c.size, amount(c.fraction, c.per_class)),
-            *(fixed(c.a), fixed(c.b), signed(c.difference)),
+            *(c.strategy, c.dataset, c.backbone, c.verdict, signed(c.difference)),
             "" if np.isnan(c.low) else f"{signed(c.low)} to {signed(c.high)}{'' if c.images else ' (seeds only)'}",
-            *(c.seeds, c.verdict),
+            *(fixed(c.a), fixed(c.b), c.size, amount(c.fraction, c.per_class), c.seeds),
         )
         for c in found.cells.head(PAGE_LINES).itertuples()
     ]
     caption = (
         f"Cells in both. Test AUC as means over the seeds in both; the worst difference first.{_rest(found.cells)}"
     )
-    parts = [table(caption, [*columns, "Verdict"], lines, columns[3:])]
+    parts = [table(caption, columns, lines, columns[4:])]
     run = ["Dataset", "Backbone", "Strategy", "Pixels", "Training images", "Seed"]
     for title, runs in (("Runs only in A", found.only_a), ("Runs only in B", found.only_b)):
         if len(runs):

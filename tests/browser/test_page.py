@@ -202,6 +202,16 @@ def test_nothing_but_tables_and_figures_is_wider_than_the_window(page: Page, add
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+def test_what_is_cut_off_has_a_shade_at_its_edge(page: Page, address: str) -> None:
+    """The last two layers stay at the edges, and the first two, which hide them, scroll along with what is there."""
+    page.set_viewport_size({"width": 390, "height": 900})
+    page.goto(address)
+    board = page.locator(".scroll").first
+    assert board.evaluate("(box) => box.scrollWidth > box.clientWidth")
+    layers = board.evaluate("(box) => getComputedStyle(box).backgroundAttachment")
+    assert layers == "local, local, scroll, scroll"
+
+
 def test_paper_shows_all_and_no_controls(opened: Page) -> None:
     opened.evaluate("dispatchEvent(new Event('beforeprint'))")
     opened.emulate_media(media="print", color_scheme="dark")
