@@ -16,6 +16,7 @@ from types import FrameType
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 from bench import claim, device, integrity, places, provenance, registry, store
 from bench.attempt import give_up, run_cell
@@ -75,10 +76,7 @@ def _execute(plan: Plan, console: Console, command: str, seconds: Mapping[str, f
     total, passed, begun = sum(weights.values()), 0.0, time.perf_counter()
     shares: dict[str, float] = {}  # of the cells that are run now
     broken: list[Cell] = []
-    columns = (
-        BarColumn(bar_width=24), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
-    )  # fmt: skip
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress, ExitStack() as stack:
+    with _progress(console) as progress, ExitStack() as stack:
         bar = progress.add_task("", total=total)
 
         def remaining() -> str:
@@ -116,6 +114,15 @@ def _failed_last(plan: Plan) -> list[Cell]:
     """What is to be run: a cell that ended the command before this one must not end each in its turn."""
     failed = store.tried(plan.matrix.results) - plan.done
     return sorted(plan.todo, key=lambda cell: any((cell.fingerprint, seed) in failed for seed in plan.missing(cell)))
+
+
+def _progress(console: Console) -> Progress:
+    """Bar, share, time and what is going on, on one line. The text takes the room that the others leave, and is cut off
+    there: it would take the bar's."""
+    rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")
+    text = TextColumn("{task.description}", table_column=rest, markup=False)
+    columns = BarColumn(bar_width=20), TaskProgressColumn(), TimeElapsedColumn(), text
+    return Progress(*columns, console=console, expand=True, disable=not console.is_terminal)
 
 
 def _facts(plan: Plan, command: str, started: str, finished: str | None) -> dict[str, object]:

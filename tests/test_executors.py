@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Mapping
@@ -10,11 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 from bench import memory, ray_workers
 from bench.errors import UsageError
 from bench.estimate import time_left
-from bench.executors import _facts
+from bench.executors import _facts, _progress
 from bench.places import SPARE, Place, here, places, threads
 from bench.plan import Cell, make_plan
 from bench.ray_workers import Remote, demand, portion
@@ -51,6 +53,21 @@ def test_run_json_says_which_strategies_are_ensembles(tmp_path: Path) -> None:
     plan = make_plan(cheap(tmp_path, CELLS, strategies=("linear_probe", "ensemble_mean")), CHECKOUT)
     facts = json.loads(json.dumps(_facts(plan, "", "", None), default=str))
     assert facts["plan"]["fusions"] == ["ensemble_mean"]
+
+
+def test_the_bar_keeps_its_room_beside_a_long_text() -> None:
+    console = Console(width=80, force_terminal=True, color_system=None, file=io.StringIO())
+    progress = _progress(console)
+    progress.add_task(
+        "4 s left · phantom-radiograph · bundled:mobilenet · mine · all [data] · fit 3 of 4", completed=100
+    )
+    with console.capture() as capture:
+        console.print(progress.get_renderable())
+    (line,) = capture.get().splitlines()
+    assert len(line.rstrip()) <= 80
+    assert "100%" in line
+    assert line.count("━") == 20
+    assert "4 s left · phantom-radiograph" in line
 
 
 def test_a_command_that_waited_for_another_runs_what_that_left(
