@@ -254,7 +254,7 @@ def test_fail_under_is_exit_code_3_where_the_whole_interval_is_below(regressed: 
     code, out, err = run(*regressed, "--fail-under", "0.02")
     assert code == 3
     assert "1 regressed" in out
-    assert "d · b · t: -0.040" in err
+    assert "d · b · t: −0.040" in err
     assert "d · b · s" not in err
     assert run(*regressed, "--fail-under", "0.039")[0] == 0  # the interval reaches above: it may be less than that
     assert run(*regressed)[0] == 0

@@ -56,10 +56,10 @@ def _on_target(rows: pd.DataFrame) -> Iterable[Markup]:
         ]  # fmt: skip
         left_out = f" The first {MOST} of {len(lines)} are shown." if len(lines) > MOST else ""
         caption = (
-            f"On the target: {dataset}. Mean test AUC over n = {part['seed'].nunique()} seeds, best first; gains are "
-            f"seed by seed, their interval is Student's. Distance: proxy A-distance between the domains, 0 where they "
-            f"cannot be told apart, 2 where they always can, before training and after. Discriminator: its accuracy in "
-            f"the first and the last epoch, .5 for chance.{left_out}"
+            f"On the target: {dataset}. Mean test AUC over {counted(part['seed'].nunique(), 'seed')}, best first; "
+            "gains are seed by seed, their interval is Student's. Distance: proxy A-distance between the domains, 0 "
+            "where they cannot be told apart, 2 where they always can, before training and after. Discriminator: its "
+            f"accuracy in the first and the last epoch, .5 for chance.{left_out}"
         )
         yield table(caption, columns, [line[1:] for line in lines[:MOST]], columns[2:])
 
@@ -110,9 +110,10 @@ def _choices(trials: pd.DataFrame, shifts: pd.DataFrame) -> Iterable[Markup]:
         lines.append((name, selection.says, fixed(np.mean(by_target(reached))), *lost))
     columns = ["Choice", "By", "Target AUC", "Below the oracle", "95 % over targets"]
     caption = (
-        f"Ways of choosing among the same trials. Mean test AUC on the target of the trial that each would take, n = "
-        f"{len(known)} cells, one tuning seed each, on {counted(len(targets), 'target')} that count alike. The oracle "
-        "uses the target's labels, which nobody has who needs adaptation: it chooses nothing that is ranked here."
+        f"Ways of choosing among the same trials. Mean test AUC on the target of the trial that each would take, "
+        f"n = {counted(len(known), 'cell')}, one tuning seed each, on {counted(len(targets), 'target')} that count "
+        "alike. The oracle uses the target's labels, which nobody has who needs adaptation: it chooses nothing that is "
+        "ranked here."
     )
     yield table(caption, columns, lines, columns[2:])
 

@@ -23,6 +23,7 @@ from bench.report.predictions import read
 from bench.report.same_images import judged_on
 from bench.report.significance import holm
 from bench.report.stats import padded
+from bench.report.written import signed
 
 IMPROVED, REGRESSED, SAME, UNTOLD = "improved", "regressed", "no difference shown", "cannot be told"
 NAMED = 5
@@ -124,14 +125,14 @@ def breaches(found: Comparison, most: float) -> list[str]:
     difference, low, high = found.mean
     said = []
     if high < -most:
-        said.append(f"the mean differs by {difference:+.3f} ({low:+.3f} to {high:+.3f})")
+        said.append(f"the mean differs by {signed(difference)} ({signed(low)} to {signed(high)})")
     tested = found.cells[found.cells["low"].notna()]
     beyond = (-most - tested["difference"]).to_numpy()
     with np.errstate(divide="ignore", invalid="ignore"):  # without any noise it is certain, either way
         p = np.where(beyond > 0, student.sf(beyond / tested["error"].to_numpy(), tested["freedom"].to_numpy()), 1.0)
     worse = tested[np.array(holm(p.tolist())) < (1 - LEVEL) / 2]
     said += [
-        f"{c.dataset} · {c.backbone} · {c.strategy}: {c.difference:+.3f} ({c.low:+.3f} to {c.high:+.3f})"
+        f"{c.dataset} · {c.backbone} · {c.strategy}: {signed(c.difference)} ({signed(c.low)} to {signed(c.high)})"
         for c in worse.head(NAMED).itertuples()
     ]
     if len(worse) > NAMED:

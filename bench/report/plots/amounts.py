@@ -85,7 +85,7 @@ def efficiency(rows: pd.DataFrame, colours: Mapping[str, str], name: str, title:
         drawn = svg(figure, name, title, text)
     caption = (
         f"Means over {count(results['backbone'].nunique(), 'backbone')} on which all drawn strategies have results "
-        f"with every amount, n = {len(results):,} runs; bars are 95 % intervals over seeds. "
+        f"with every amount, n = {count(len(results), 'run')}; bars are 95 % intervals over seeds. "
         "A ring marks where the highest mean changes, on straight lines between the amounts that were run"
         + (f": {'; '.join(words[:6])}{' and others' if len(words) > 6 else ''}." if words else "; there is none.")
         + " Where bars overlap, a ring may be chance."

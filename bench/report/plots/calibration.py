@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from bench.metrics import ECE_BINS
-from bench.report.plots.canvas import SOFT, Picture, label, legend, listed, marker, panels, short, style, svg
+from bench.report.plots.canvas import SOFT, Picture, count, label, legend, listed, marker, panels, short, style, svg
 from bench.report.predictions import Predicted
 
 FEWEST = 10
@@ -47,7 +47,7 @@ def wilson(share: np.ndarray, number: np.ndarray) -> tuple[np.ndarray, np.ndarra
 def reliability(found: Sequence[Predicted], colours: Mapping[str, str], name: str, title: str) -> Picture | None:
     """Reliability diagrams on the test images, one panel a dataset of which a bin has enough predictions to be drawn;
     None where none has."""
-    every = {(one.dataset, one.strategy): bins(*(part.ravel() for part in confidence(one))) for one in found}
+    every = {(one.dataset, one.strategy): _binned(one) for one in found}
     kept = {dataset for (dataset, _), table in every.items() if (table[:, 0] >= FEWEST).any()}
     datasets = sorted({one.dataset for one in found})
     empty = [dataset for dataset in datasets if dataset not in kept]
@@ -93,6 +93,11 @@ def reliability(found: Sequence[Predicted], colours: Mapping[str, str], name: st
         + (f" Not drawn, since no bin has {FEWEST}: {listed(empty)}." if empty else "")
     )
     return Picture(title, drawn, caption, width)
+
+
+def _binned(predicted: Predicted) -> np.ndarray:
+    claims, right = confidence(predicted)
+    return bins(claims.ravel(), right.ravel())
 
 
 def error(table: np.ndarray) -> float:
@@ -158,6 +163,6 @@ def recall(found: Sequence[Predicted], colours: Mapping[str, str], name: str, ti
     caption = (
         "Share of each class's test images (their number in brackets) that is found, mean over seeds; bars are 95 % "
         "intervals (Wilson) over these images. Binary and multi-label tasks at a probability of .5. Of each strategy "
-        f"the backbone with the highest mean val AUC, n = {len(found)} cells."
+        f"the backbone with the highest mean val AUC, n = {count(len(found), 'cell')}."
     )
     return Picture(title, drawn, caption, width)

@@ -69,9 +69,9 @@ def cost(board: Leaderboard, name: str, title: str, hues: Mapping[str, str] | No
         drawn = svg(figure, name, title, f"On the Pareto front, cheapest first: {words}.")
     which = "bars" if len(points) <= BARS else "bars, drawn on the front only,"
     caption = (
-        f"Mean over the {count(board.blocks_used, 'block')} on {count(len(board.datasets), 'dataset')} where all of "
-        f"the n = {len(points)} pairs of strategy and backbone have results; {which} are 95 % intervals over seeds. "
-        "The dashed line joins those that nothing cheaper beats; they are named on the right."
+        f"Mean over the {count(board.blocks_used, 'block')} on {count(len(board.datasets), 'dataset')} where all have "
+        f"results, n = {count(len(points), 'pair')} of strategy and backbone; {which} are 95 % intervals over "
+        "seeds. The dashed line joins those that nothing cheaper beats; they are named on the right."
     )
     return Picture(title, drawn, caption, FULL)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bench.report.frames import ok
-from bench.report.plots.canvas import SOFT, Picture, dots, label, legend, marker, panels, short, style, svg
+from bench.report.plots.canvas import SOFT, Picture, count, dots, label, legend, marker, panels, short, style, svg
 from bench.report.plots.choice import said_left_out
 from bench.report.written import signed
 
@@ -82,5 +82,5 @@ def _optimism(results: pd.DataFrame, trials: pd.DataFrame) -> str:
         return ""
     return (
         f" The chosen trial's own val AUC differs from that of the final fits, which have its hyperparameters and "
-        f"other seeds, by {signed(float(each.mean()))} on average (n = {len(each):,} cells)."
+        f"other seeds, by {signed(float(each.mean()))} on average (n = {count(len(each), 'cell')})."
     )

@@ -74,8 +74,8 @@ def heatmap(rows: pd.DataFrame, name: str, title: str) -> Picture | None:
         leaders = "; ".join(f"{d}: {sound[d].idxmax()} {sound[d].max():.3f}" for d in means.columns)
         drawn = svg(figure, name, title, f"Strategies in rows, datasets in columns. Highest mean test AUC: {leaders}.")
     caption = (
-        f"Mean test AUC over {count(results['backbone'].nunique(), 'backbone')} and their seeds, n = {len(results):,} "
-        "runs. "
+        f"Mean test AUC over {count(results['backbone'].nunique(), 'backbone')} and their seeds, "
+        f"n = {count(len(results), 'run')}. "
         "Darker is higher; bold is the highest of its column; an empty square has no result. The squares have no "
         "intervals."
     )
