@@ -17,8 +17,8 @@ import numpy as np
 
 from bench import ENGINE, evaluate, provenance, registry, store
 from bench.contract import Dataset, Kind, Split
-from bench.ensembles import Candidate
-from bench.errors import DataError, UsageError, brief
+from bench.ensembles import ALL_BACKBONES, Candidate
+from bench.errors import DataError, UsageError, brief, nearest
 from bench.fusing import logs
 
 log = logging.getLogger(__name__)
@@ -49,6 +49,7 @@ def import_predictions(
     A file is as medmnist's Evaluator writes it: no header, the image's number in the split, then a probability a class
     (binary: of class 1 alone, or of both). Rows of the same name on the same dataset and size are superseded. Raises
     UsageError, DataError."""
+    _check(name, results)
     sources = [_source(path, dataset, size) for path in files]
     places = defaultdict(list)
     for source in sources:
@@ -58,6 +59,26 @@ def import_predictions(
         opened = registry.open_dataset(where, data_root, workspace=workspace)
         rows += _published(found, opened, where, pixels, name, results)
     return rows
+
+
+def _check(name: str, results: Path) -> None:
+    """Raises UsageError where no run has written to `results`, or where its networks have this name."""
+    if not (results / "cells").is_dir():
+        near = nearest(str(results), [str(path.parent) for path in results.parent.glob("*/cells")])
+        raise UsageError(f"--results {results}: no run has written there. Name the folder of a run.{near}")
+    ours = {row["backbone"] for path in (results / "cells").glob("*.json") if (row := _network(path))}
+    if name in {*ours, ALL_BACKBONES}:
+        raise UsageError(f"--name {name}: a backbone of {results} has this name. Give the predictions another one.")
+
+
+def _network(path: Path) -> dict[str, Any] | None:
+    """A row that a run wrote; None for an imported one, and for what is none."""
+    try:
+        row = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return None  # the report names it
+    known = isinstance(row, dict) and isinstance(row.get("backbone"), str)
+    return row if known and row.get("family") != FAMILY else None
 
 
 def imported(results: Path, places: Collection[tuple[str, int]]) -> list[Candidate]:

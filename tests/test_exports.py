@@ -98,6 +98,11 @@ def test_hostile_names_are_only_text_in_the_summary(tmp_path: Path) -> None:
     assert len(cells) == 3 * 7
 
 
+def test_a_name_is_written_alike_wherever_it_stands() -> None:
+    name = "phantom->corrupted:speckle-3"
+    assert markdown.text(f"{name}: drawn") == markdown.text(name) + ": drawn"
+
+
 @given(st.text(max_size=60))
 def test_text_is_shown_as_it_is(value: str) -> None:
     shown = GITHUB.render(markdown.text(value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,11 @@ from bench.executors import execute
 from bench.imported import import_predictions, imported, read_probabilities
 from bench.metrics import auc
 from bench.plan import make_plan
+from bench.report.frames import compact
 from bench.report.imported import section
+from bench.report.markdown import summary
 from bench.report.page import gather
+from bench.report.terminal import terminal_summary
 from tests.small import CHECKOUT, NET, matrix, opened
 
 NAME = "phantom-histology"
@@ -36,6 +40,7 @@ def written(folder: Path, split: str, run: str = "0", seed: int = 0) -> tuple[Pa
 
 
 def imports(files: list[Path], results: Path, **more: Any) -> list[dict[str, Any]]:
+    (results / "cells").mkdir(exist_ok=True, parents=True)
     return import_predictions(files, "theirs", results, results, CHECKOUT, **{"dataset": NAME, "size": 28} | more)
 
 
@@ -103,6 +108,7 @@ def test_binary_files_may_give_the_second_class_alone(tmp_path: Path) -> None:
 
 
 def test_a_name_that_says_nothing_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "cells").mkdir()
     for name, reason in (("model.csv", "does not say"), ("breastmnist_train@0.csv", "train")):
         (tmp_path / name).write_text("")
         with pytest.raises(UsageError, match=reason):
@@ -113,6 +119,7 @@ def test_a_name_that_says_nothing_is_refused(tmp_path: Path) -> None:
 
 def test_the_command_says_what_it_added(tmp_path: Path) -> None:
     file, _ = written(tmp_path, "test")
+    (tmp_path / "cells").mkdir()
     options = ["--name", "theirs", "--results", str(tmp_path), "--dataset", NAME, "--size", "28"]
     done = CliRunner().invoke(app, ["import", str(file), *options])
     assert done.exit_code == 0, done.output
@@ -137,3 +144,23 @@ def test_a_page_compares_it_with_the_best_network_and_ranks_ours_alone(tmp_path:
     assert f"{best}, {NET.label}" in found.body
     assert f"{difference:+.3f}".replace("-", "−") in found.body
     assert section(before) is None
+    wanted = rf"theirs, {NAME}, 28 px, 2 seeds: test AUC 0\.\d+, [+−]0\.\d+ \(.+\) from {best}, {NET.label}"
+    for shown in (summary(after, [], None).replace("\\", ""), printed(compact(results), [results])):
+        assert re.search(wanted, shown), shown
+    with pytest.raises(UsageError, match=r"a backbone of .* has this name"):
+        import_predictions([written(tmp_path, "test")[0]], NET.label, results, results, CHECKOUT, NAME, 28)
+
+
+def printed(*given: Any) -> str:
+    console = Console(width=200)
+    with console.capture() as capture:
+        console.print(terminal_summary(*given))
+    return " ".join(capture.get().split())
+
+
+def test_a_folder_that_no_run_has_written_to_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "results" / "quick" / "cells").mkdir(parents=True)
+    typo = tmp_path / "results" / "quik"
+    with pytest.raises(UsageError, match=r"no run has written there.*Did you mean .*quick"):
+        import_predictions([written(tmp_path, "test")[0]], "theirs", typo, tmp_path, CHECKOUT, NAME, 28)
+    assert not typo.exists()

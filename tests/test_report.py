@@ -8,13 +8,16 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 import bench.report
+from bench.cli import app
 from bench.report import plots
 from bench.report.frames import current, read_rows
 from bench.report.leaderboard import leaderboard
@@ -322,3 +325,67 @@ def test_terminal_summary_ranks_and_shows_coverage(tmp_path: Path) -> None:
     assert [re.search(r"\w+", line)[0] for line in lines] == ["full_finetune", "linear_probe", "scratch"]
     assert "24 of 27" in lines[0]
     assert re.search(r"0\.\d{3}–0\.\d{3}", lines[0])
+
+
+def terminal(*given: Any, **more: Any) -> str:
+    console = Console(width=100)
+    with console.capture() as capture:
+        console.print(terminal_summary(*given, **more))
+    return " ".join(capture.get().split())
+
+
+def test_the_terminal_says_why_nothing_is_ranked(tmp_path: Path) -> None:
+    apart = [row("d1", "b", "scratch", 0, 0.7), row("d2", "b", "full_finetune", 0, 0.8)]
+    said = terminal(current(read_rows(write(tmp_path / "apart", apart))))
+    assert "no ranking: no block" in said
+    assert "Run all of them on the same datasets" in said
+    assert "no ranking" not in terminal(current(read_rows(write(tmp_path / "one", apart[:1]))))
+
+
+def test_a_name_mistyped_once_is_in_no_leaderboard_but_in_the_coverage(tmp_path: Path) -> None:
+    lost = {"status": "failed", "test_auc": None, "reason": "raised"}
+    given = [*rows(), row("breastmnist", "b", "mistyped", 0, 0.5, **lost)]
+    folder = write(tmp_path / "run", given)
+    strategies = ["scratch", "linear_probe", "full_finetune"]
+
+    def asked(*names: str) -> dict[str, Any]:
+        run = json.loads((folder / "run.json").read_text()) | {"matrix": {"strategies": [*strategies, *names]}}
+        (folder / "run.json").write_text(json.dumps(run))
+        return run
+
+    current_rows = current(read_rows(folder))
+    last = asked()
+    assert "mistyped" not in terminal(current_rows, runs=[last])
+    html = render([folder], tmp_path / "page.html").read_text(encoding="utf-8")
+    board = html.partition('id="leaderboard"')[2].partition("</section>")[0]
+    carried = json.loads(html.partition('id="rows">')[2].partition("</script>")[0])
+    assert "mistyped" not in board
+    assert carried["labels"]["strategy"] == sorted(strategies)
+    assert "mistyped" in html.partition('id="trust"')[2]
+    assert "mistyped" in terminal(current_rows, runs=[asked("mistyped")]), "it was asked for, and failed"
+    assert "mistyped" in terminal(current_rows), "who asked for what is not known"
+
+
+def test_a_page_of_several_folders_is_named_after_all_and_its_tables_after_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, dataset in (("a", "breastmnist"), ("b", "pneumoniamnist")):
+        write(tmp_path / "results" / name, [one for one in rows() if one["dataset"] == dataset])
+    done = CliRunner().invoke(app, ["report", "results/a", "results/b"])
+    assert done.exit_code == 0, done.output
+    assert [path.name for path in (tmp_path / "reports").glob("*.html")] == ["a+b.html"]
+    assert "Strategies, results/a" in done.output
+    assert "Strategies, results/b" in done.output
+
+
+@pytest.mark.parametrize("words", [["report", "run", "--out", "out.pdf"], ["compare", "run", "run", "--html", "out"]])
+def test_a_page_under_another_ending_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "run", rows())
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 2
+    assert "ends in .html" in done.output
+    assert not list(tmp_path.glob("out*"))

@@ -15,14 +15,18 @@ from bench.errors import Regression, UsageError
 @app.command()
 def report(
     results: Annotated[list[Path], typer.Argument(help="Folders that runs wrote, such as results/demo.")],
-    out: Annotated[Path | None, typer.Option("--out", help="The page [reports/NAME.html].")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The page [reports/NAME.html; of several, reports/A+B.html].")
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Write the report of one or more results folders: an HTML page, and beside it tables (CSV) and a summary
     (Markdown)."""
 
     def action() -> bool:
-        write_report(results, out or Path("reports") / f"{results[0].name}.html", Console())
+        # A merged page is not that of its first folder, which it must not overwrite.
+        name = "+".join(folder.resolve().name for folder in results)
+        write_report(results, _page("--out", out) or Path("reports") / f"{name}.html", Console())
         return True
 
     guarded(action, debug)
@@ -52,6 +56,7 @@ def compare(
 
         if fail_under is not None and not 0 <= fail_under < 1:
             raise UsageError(f"--fail-under {fail_under:g}: must be a loss of test AUC from 0 to 1, such as 0.01.")
+        _page("--html", html)
         console, found = Console(), compare(a, b)
         for sentence in compare_shown.sentences(found):
             console.print(sentence, soft_wrap=True, highlight=False, markup=False)
@@ -74,15 +79,24 @@ def write_report(results: list[Path], out: Path, console: Console) -> None:
     from bench.report.page import gather, write
     from bench.report.terminal import terminal_summary
 
-    for folder in results:
-        console.print(terminal_summary(compact(folder), [folder]))
+    tables = [compact(folder) for folder in results]
     evidence, unreadable = gather(results)
+    for folder, rows, run in zip(results, tables, evidence.runs, strict=True):
+        title = f"Strategies, {folder}" if len(results) > 1 else "Strategies"
+        console.print(terminal_summary(rows, [folder], [run], title))
     news.remember(evidence)
     found = news.news(evidence)
     for sentence in news.sentences(found) if found else []:
         console.print(sentence, soft_wrap=True, highlight=False, markup=False)
     beside = export(evidence, unreadable, found, out)
-    tables = ", ".join(path.name for path in beside)
+    names = ", ".join(path.name for path in beside)
     console.print(
-        f"report: {write(evidence, unreadable, out)}, beside it {tables}", soft_wrap=True, highlight=False, markup=False
+        f"report: {write(evidence, unreadable, out)}, beside it {names}", soft_wrap=True, highlight=False, markup=False
     )
+
+
+def _page(option: str, path: Path | None) -> Path | None:
+    """The path, if any. Raises UsageError where its ending is that of another kind of file."""
+    if path is not None and path.suffix.lower() != ".html":
+        raise UsageError(f"{option} {path}: a page is HTML. Give it a name that ends in .html.")
+    return path

@@ -8,8 +8,9 @@ import pandas as pd
 
 from bench.report.ensembles_listed import interval
 from bench.report.frames import ok
-from bench.report.gains import gain, reader
+from bench.report.gains import Read, gain, reader
 from bench.report.markup import paragraphs, table
+from bench.report.plots.canvas import count
 from bench.report.section import Evidence, Section
 from bench.report.ways import best_network, cells
 from bench.report.written import MISSING, fixed, signed
@@ -29,13 +30,23 @@ def section(evidence: Evidence) -> Section | None:
     theirs = ok(evidence.imported)
     problems: list[str] = []
     heads = ["Name", "Dataset", "Pixels", "Seeds", "Test AUC", "Difference", "95 %", "Compared with"]
-    lines = list(_lines(theirs, evidence, problems))
+    lines = list(_lines(theirs, ok(evidence.rows), reader(evidence.folders, problems)))
     body = table(CAPTION, heads, lines, heads[2:7]) + paragraphs(dict.fromkeys(problems), soft=True)
     return Section("imported", "Made elsewhere", body)
 
 
-def _lines(theirs: pd.DataFrame, evidence: Evidence, problems: list[str]) -> Iterable[tuple[object, ...]]:
-    read, networks = reader(evidence.folders, problems), ok(evidence.rows)
+def sentences(theirs: pd.DataFrame, networks: pd.DataFrame, read: Read) -> list[str]:
+    """What was imported and how it stands to the best of the `networks` with a result, one a name and dataset."""
+    said = []
+    for name, dataset, pixels, seeds, auc, difference, between, rival in _lines(ok(theirs), networks, read):
+        against = f", {difference} ({between}) from {rival}" if rival != MISSING else ""
+        said.append(f"{name}, {dataset}, {pixels} px, {count(seeds, 'seed')}: test AUC {auc}{against}")
+    return said
+
+
+def _lines(
+    theirs: pd.DataFrame, networks: pd.DataFrame, read: Read
+) -> Iterable[tuple[str, str, int, int, str, str, str, str]]:
     for part in cells(theirs):
         first = part.iloc[0]
         rival = best_network(part.assign(over="seeds"), networks)  # of all its seeds: theirs may be others

@@ -29,6 +29,12 @@ blocks."""
 NO_RIVAL = "it adapts to the test images themselves, which the others never see"
 """Why a transductive strategy is listed without a rank."""
 
+NO_BLOCK = (
+    "no block (dataset, backbone, size and amount of data) has results of all strategies. Run all of them on the same "
+    "datasets, in one command, or into another folder (--results)."
+)
+"""Why nothing is ranked, and what to do."""
+
 ROPE = 0.01
 """Region of practical equivalence: two mean test AUCs that differ by no more are as good as each other."""
 

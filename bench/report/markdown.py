@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
-from bench.report import words
+from bench.report import imported, words
 from bench.report.ensembles import headline
 from bench.report.frames import ok
 from bench.report.gains import reader
@@ -35,6 +35,8 @@ def summary(evidence: Evidence, unreadable: Sequence[str], found: News | None) -
     if len(evidence.ensembles):
         networks, made = ok(evidence.singles), ok(evidence.ensembles)
         parts.append(f"**Ensembles.** {text(' '.join(headline(networks, made, reader(evidence.folders, []))))}")
+    if theirs := imported.sentences(evidence.imported, ok(rows), reader(evidence.folders, [])):
+        parts += ["**Made elsewhere**", _items(map(text, theirs))]
     if found is not None:
         parts += ["**New since the last report**", _items(map(text, sentences(found)))]
     if cautions:
@@ -47,7 +49,7 @@ def summary(evidence: Evidence, unreadable: Sequence[str], found: News | None) -
 def text(value: object) -> str:
     """Text from outside, in one line, that GitHub shows as it is: no markup, link, picture, mention or HTML."""
     line = " ".join("".join(c if c.isprintable() else " " for c in str(value)).split())
-    line = re.sub(r"([\\`*_{}\[\]<>#|~$&]|:(?=//|[\w+-]+:))", r"\\\1", line)
+    line = re.sub(r"([\\`*_{}\[\]<>#|~$&]|:(?=[\w/+-]))", r"\\\1", line)
     line = re.sub(r"^(\d+)([.)])|^([-+=])", lambda m: f"{m[1]}\\{m[2]}" if m[1] else f"\\{m[3]}", line)
     # A word joiner, which cannot be seen, keeps names from being linked or notified.
     return re.sub(r"(@|(?i:www))(?=[\w.])", "\\1\u2060", line)

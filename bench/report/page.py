@@ -32,6 +32,7 @@ from bench.report import (
 from bench.report.embedded import FACETS, embedded
 from bench.report.frames import apart, current, ok, read_rows, read_trials
 from bench.report.leaderboard import Leaderboard, leaderboard
+from bench.report.planned import without_leftovers
 from bench.report.section import Evidence, Section
 
 SCRIPTS = ("written.js", "figures.js", "sort.js", "leaderboard.js")
@@ -73,7 +74,8 @@ def gather(folders: list[Path]) -> tuple[Evidence, list[str]]:
     trials = trials.drop_duplicates(["fingerprint", "number"], keep="last")
     runs = tuple(_run(folder, unreadable) for folder in folders)
     unreadable += [text for folder in folders for text in audits.read(folder)[1]]
-    return Evidence(rows, trials, tuple(folders), runs, leaderboard(rows, "strategy"), made, theirs), unreadable
+    board = leaderboard(without_leftovers(rows, runs), "strategy")
+    return Evidence(rows, trials, tuple(folders), runs, board, made, theirs), unreadable
 
 
 def _sections(evidence: Evidence) -> list[Section]:
@@ -96,7 +98,8 @@ def _context(evidence: Evidence, unreadable: list[str]) -> dict[str, Any]:
     rows, board, runs = evidence.rows, evidence.board, evidence.runs
     unfinished = [run["name"] for run in runs if run["started_utc"] and not run["finished_utc"]]
     sections = _sections(evidence)
-    carried, audited = embedded(rows), tables.integrity(evidence.folders)
+    audited = tables.integrity(evidence.folders)
+    carried = embedded(without_leftovers(rows, runs))  # as the leaderboard, which its script computes again
     return {
         "title": ", ".join(run["name"] for run in runs),
         "contents": [

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
 import pandas as pd
 
 from bench.contract import Backbone
-from bench.report.frames import CELL
+from bench.report.frames import CELL, ok
 from bench.rules import matches
 
 MOST = 10**7
@@ -55,6 +55,17 @@ def backbones(run: Mapping[str, Any]) -> dict[str, Backbone]:
         return {backbone.label: backbone for backbone in found}
     except (AttributeError, TypeError):
         return {}
+
+
+def without_leftovers(rows: pd.DataFrame, runs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """The rows without those of strategies that have no result at all and that the last command of no folder names: a
+    name mistyped once would stand in every ranking. All rows where a run.json does not say what it named."""
+    matrices = [run.get("matrix") for run in runs]
+    named = [matrix.get("strategies") if isinstance(matrix, dict) else None for matrix in matrices]
+    if not named or not all(isinstance(names, list) for names in named):
+        return rows
+    kept = {*ok(rows)["strategy"], *(str(name) for names in named for name in names or ())}
+    return rows[rows["strategy"].isin(kept)]
 
 
 def unnamed(backbone: Backbone) -> str:

@@ -41,9 +41,9 @@ def section(evidence: Evidence) -> Section | None:
 
 _SPEAKS = (
     "Many things vary. Intervals over seeds say what other seeds would have given on these datasets and images with "
-    "the hyperparameters that were chosen; a claim that two strategies differ must also survive other test images; only "
-    "the tests across datasets speak of other datasets, and they need many. All seeds of a cell share its tuning and, "
-    "where not all are used, one draw of training images: what others would have given is in no interval."
+    "the hyperparameters that were chosen; a claim that two strategies differ must also survive other test images; "
+    "only the tests across datasets speak of other datasets, and they need many. All seeds of a cell share its tuning "
+    "and, where not all are used, one draw of training images: what others would have given is in no interval."
 )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich.markup import escape
@@ -12,28 +13,39 @@ from rich.table import Table
 from bench.report.ensembles import headline
 from bench.report.frames import apart, ok
 from bench.report.gains import reader
-from bench.report.leaderboard import leaderboard
+from bench.report.imported import sentences
+from bench.report.leaderboard import NO_BLOCK, leaderboard
+from bench.report.planned import without_leftovers
 from bench.report.written import fixed, seconds
 
 
-def terminal_summary(rows: pd.DataFrame, folders: Sequence[Path] = ()) -> Table:
-    """Strategies of current rows (see `frames.current`), best mean rank first, and the best ensemble, whose interval is
-    over test images too where `folders` hold the predictions."""
+def terminal_summary(
+    rows: pd.DataFrame,
+    folders: Sequence[Path] = (),
+    runs: Sequence[Mapping[str, Any]] = (),
+    title: str = "Strategies",
+) -> Table:
+    """Strategies of current rows (see `frames.current`), best mean rank first, and the best ensemble and predictions
+    made elsewhere, whose intervals are over test images too where `folders` hold the predictions. `runs` are the
+    run.json of the folders, which tell what nobody asks for any more."""
     networks, made, theirs = apart(rows)
-    board = leaderboard(networks)
-    table = Table(title="Strategies", title_justify="left", caption_justify="left")
+    board = leaderboard(without_leftovers(networks, runs))
+    table = Table(title=escape(title), title_justify="left", caption_justify="left")
     table.add_column("strategy", overflow="fold")
     for heading in ("mean rank", "test AUC", "95 % (seeds)", "tune + fit", "runs"):
         table.add_column(heading, justify="right", no_wrap=heading.startswith("95"))
     for row in board.table.itertuples():
         between = "" if pd.isna(row.auc_lo) else f"{row.auc_lo:.3f}–{row.auc_hi:.3f}"
-        runs = f"{row.runs} of {row.runs_any}"
-        figures = (fixed(row.mean_rank, 2), fixed(row.auc), between, seconds(row.seconds), runs)
-        table.add_row(escape(row.strategy), *figures)
+        figures = (fixed(row.mean_rank, 2), fixed(row.auc), between, seconds(row.seconds))
+        table.add_row(escape(row.strategy), *figures, f"{row.runs} of {row.runs_any}")
     left_out = f", blocks left out: {board.blocks_left_out}" if board.blocks_left_out else ""
     table.caption = f"complete blocks: {board.blocks_used}, datasets: {len(board.datasets)}{left_out}"
+    if not board.blocks_used and (board.table["runs"] > 0).sum() > 1:
+        table.caption += f"\nno ranking: {NO_BLOCK}"
     if len(made):
         table.caption += "\nensembles: " + escape(
             " ".join(headline(ok(pd.concat([networks, theirs])), ok(made), reader(folders, [])))
         )
+    for sentence in sentences(theirs, ok(networks), reader(folders, [])):
+        table.caption += f"\nmade elsewhere: {escape(sentence)}"
     return table

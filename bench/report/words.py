@@ -27,7 +27,10 @@ def answer(board: Leaderboard, rows: pd.DataFrame) -> list[str]:
     if table.empty and board.table["runs"].sum() == 0:
         return ["Nothing can be said: no run has a result."]
     if table.empty:
-        return [f"It cannot be told which {what} is best: there is no dataset where all of them have results."]
+        return [
+            f"It cannot be told which {what} is best: there is no dataset where all of them have results. Run all of "
+            "them on the same datasets, in one command."
+        ]
     first = table.iloc[0]
     n = len(board.datasets)
     on = _the(board.datasets) if n <= 3 else f"these {n} datasets"
