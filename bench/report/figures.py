@@ -174,7 +174,7 @@ def figures(pictures: Iterable[Picture | None]) -> Markup:
 
 def _figure(picture: Picture) -> Markup:
     return Markup(
-        '<figure><div class="scroll" role="region" aria-label="{}" tabindex="0" style="max-width: {:.1f}rem">{}</div>'
+        '<figure><div class="scroll" role="region" aria-label="{}" tabindex="0" style="--wide: {:.1f}rem">{}</div>'
         "<figcaption><b>{}</b>{}</figcaption></figure>"
     ).format(picture.title, picture.width * 7.1, picture.svg, picture.title, _together(picture.caption))
 

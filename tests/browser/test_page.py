@@ -210,6 +210,9 @@ def test_what_is_cut_off_has_a_shade_at_its_edge(page: Page, address: str) -> No
     assert board.evaluate("(box) => box.scrollWidth > box.clientWidth")
     layers = board.evaluate("(box) => getComputedStyle(box).backgroundAttachment")
     assert layers == "local, local, scroll, scroll"
+    for figure in page.locator("figure .scroll").all():
+        wide, most = figure.evaluate("(box) => [box.scrollWidth, parseFloat(getComputedStyle(box).maxWidth)]")
+        assert wide <= max(most, 390) + 1, "no figure is blown up beyond its own size"
 
 
 def test_paper_shows_all_and_no_controls(opened: Page) -> None:
