@@ -115,7 +115,7 @@ def _coverage(evidence: Evidence) -> Iterable[Markup]:
     if counts["planned"].isna().any():
         yield paragraphs(["The plan of a folder is not in its run.json, so what is missing altogether cannot be told."])
     else:
-        by_whom = " by the last command" if total["extra"] else ""
+        by_whom = f" by the last command{'s' if len(evidence.runs) > 1 else ''}" if total["extra"] else ""
         left = f"{int(total['missing']):,} left no row" if total["missing"] else "every one left a row"
         yield paragraphs(
             [
