@@ -58,12 +58,20 @@ class Processes:
         return Local(process, ours)
 
     def hear(self, workers: Mapping[int, Local], seconds: float | None) -> list[tuple[int, Message]]:
-        speaking = connection.wait([worker.pipe for worker in workers.values()], seconds)
-        return [(slot, _message(worker)) for slot, worker in workers.items() if worker.pipe in speaking]
+        # The pipe of a worker that is no more has no end as long as a process lives that it forked.
+        ears = [ear for worker in workers.values() for ear in (worker.pipe, worker.process.sentinel)]
+        heard = connection.wait(ears, seconds)
+        return [
+            (slot, _message(worker))
+            for slot, worker in workers.items()
+            if worker.pipe in heard or worker.process.sentinel in heard
+        ]
 
 
 def _message(worker: Local) -> Message:
     try:
+        if not worker.pipe.poll() and not worker.process.is_alive():
+            raise EOFError
         return worker.pipe.recv()
     except (EOFError, OSError):
         worker.process.join()

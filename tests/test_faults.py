@@ -108,6 +108,39 @@ def test_a_strategy_may_have_processes_of_its_own_in_a_worker_too(tmp_path: Path
     assert not any(psutil.pid_exists(pid) for pid in worker_numbers(tmp_path / "r"))
 
 
+ORPHANS = '''
+import os, signal, time
+import torch
+from bench.finetune import FineTune
+
+class Orphans(FineTune):
+    """Kills its process and leaves one behind that holds all that it had open."""
+    name = "orphans"
+    def fit(self, task, hparams, run):
+        if not os.path.exists("left"):
+            if (child := os.fork()) == 0:
+                time.sleep(600)
+            with open("left", "w") as file:
+                file.write(str(child))
+            os.kill(os.getpid(), signal.SIGKILL)
+        return lambda images: torch.zeros(len(images), task.outputs)
+'''
+
+
+def test_a_worker_that_dies_is_missed_though_a_process_that_it_forked_lives_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "strategies").mkdir()
+    (tmp_path / "strategies" / "orphans.py").write_text(ORPHANS)
+    monkeypatch.chdir(tmp_path)
+    once = Protocol(epochs=1, trials=1)
+    try:
+        outcome = run(tmp_path / "r", 1, tmp_path, strategies=("orphans",), protocol=once, jobs=2, time_limit=1)
+    finally:
+        os.kill(int((tmp_path / "left").read_text()), signal.SIGKILL)
+    assert (outcome.ok, outcome.failed) == (2, 0)
+
+
 @pytest.fixture
 def nasty(tmp_path: Path) -> Path:
     (tmp_path / "strategies").mkdir()
