@@ -64,11 +64,9 @@ def sweep(results: Path) -> None:
 
 
 def _now(folder: Path) -> float:
-    """What a file that is written there now has as its time: by the clock of the server, not of this machine."""
+    """The time of a file that is made there now: by the clock of the server, not of this machine. It stays empty, since
+    the disk may be full until the folder is swept."""
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".", suffix=".part") as file:
-        file.write(b"now")
-        file.flush()
-        os.fsync(file.fileno())
         return os.stat(file.name).st_mtime
 
 
