@@ -96,8 +96,9 @@ def failures(results: Path, cells: Sequence[Cell], seeds: int, console: Console)
     for (status, reason), those in sorted(found.items(), key=lambda item: -len(item[1]))[:MOST]:
         subject = those[0].label if len(those) == 1 else f"{len(those)} cells (such as {those[0].label})"
         what = "out of memory" if status == "oom" else status
-        because = printable(" ".join(reason.split())).rstrip(".")
-        _say(console, f"{what}: {subject}: {because}. Log: {logs.path_of(results, those[0].fingerprint)}", "red")
+        because = printable(" ".join(reason.split()))
+        end = "" if because.endswith((".", "?", "!")) else "."
+        _say(console, f"{what}: {subject}: {because}{end} Log: {logs.path_of(results, those[0].fingerprint)}", "red")
     if len(found) > MOST:
         _say(console, f"and {len(found) - MOST} other reasons: the report has them all", "red")
 

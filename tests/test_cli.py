@@ -239,6 +239,7 @@ def test_a_failed_cell_is_exit_code_1_and_the_others_are_run(workspace: Path) ->
     assert code == 1
     plan, _, end = out.partition("report: ")
     assert "none.pth" in plan
+    assert "1 seed, 1 trial, 1 epoch each" in plan
     said = [line for line in end.splitlines() if line.startswith("failed: ")]
     assert len(said) == 1
     assert "none.pth" in said[0]
