@@ -43,7 +43,8 @@ def precisions(device: torch.device) -> list[str]:
     """ "bf16" and "fp32", what the device is made for at first; where bf16 is only emulated, "fp32" alone."""
     if device.type == "cuda":
         return ["bf16", "fp32"] if torch.cuda.is_bf16_supported(including_emulation=False) else ["fp32"]
-    abilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    told = getattr(torch.cpu, "get_capabilities", dict)  # which torch 2.6 does not have
+    abilities = told() if device.type == "cpu" else {}
     if abilities.get("amx_bf16"):
         return ["bf16", "fp32"]
     return ["fp32", "bf16"] if abilities.get("avx512_bf16") else ["fp32"]

@@ -204,7 +204,7 @@ def cautions(
         warn(
             "One draw of training images",
             f"{_the(few)}: all seeds were trained on the same part of the training images. What another draw would "
-            "have given is in no interval here, and with few images that may be more than anything else.",
+            "have given (another split_seed) is in no interval here, and with few images that may matter most.",
         )
     small = rows.groupby("dataset")["n_val"].min().dropna()
     small = small[small < SMALL_VAL]
