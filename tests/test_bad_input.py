@@ -326,7 +326,7 @@ def test_a_folder_for_a_file_is_told_how_to_be_read(tmp_path: Path, prefix: str)
 
 
 def test_one_image_and_one_class(tmp_path: Path) -> None:
-    one = {"train_images": np.zeros((1, 12, 12), dtype=np.uint8), "train_labels": np.zeros(1, dtype=int)}
+    one = {"train_images": np.zeros((1, 12, 12), dtype=np.uint8), "train_labels": np.ones(1, dtype=int)}
     none = {"val_images": None, "val_labels": None}
     with pytest.raises(DataError, match="train is too small to take val from it"):
         opened(saved(tmp_path / "one.npz", **one, **none))  # type: ignore[arg-type]

@@ -267,6 +267,7 @@ def test_imported_predictions_are_fused_with_ours(ran: tuple[Path, pd.DataFrame]
     )
     assert row["test_auc"] == 1
     plan = make_plan(small(tmp_path / "results", over=("all",)), CHECKOUT)
+    store.record_planned(tmp_path / "results", plan.fingerprints)  # as the command does
     assert Counter(fuse_missing(plan, CONSOLE)) == {"ok": 3, "skipped": 1}  # greedy wants predictions of val
     rows = current(read_rows(tmp_path / "results"))
     mean = rows[(rows["strategy"] == "ensemble_mean(all)") & (rows["seed"] == 0)].iloc[0]
