@@ -209,6 +209,16 @@ def test_intervals_of_an_auc_end_at_0_and_1(tmp_path: Path, monkeypatch: pytest.
         assert (low, high) == (0, 1), module.__name__
 
 
+def test_a_strategy_that_lacks_an_amount_has_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [
+        row("d", "b", s, seed, 0.8 + seed / 100, n_train=n, per_class=n, fingerprint=f"{s}{n}")
+        for s, counts in (("a", (10, 100)), ("c", (10,))) for n in counts for seed in range(2)
+    ]  # fmt: skip
+    rows, hues = current(read_rows(write(tmp_path / "run", made))), dict(zip("ac", SERIES, strict=False))
+    axes = figure_of(monkeypatch, amounts, lambda: amounts.efficiency(rows, hues, "x", "x")).axes[0]
+    assert [line.get_xdata().tolist() for line in axes.lines] == [[10, 100]]
+
+
 def test_marks_at_1_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = [row("d", "b", "a", seed, auc, val_auc=auc) for seed, auc in enumerate((0.4, 1.0))]
     rows = current(read_rows(write(tmp_path / "run", made)))

@@ -46,6 +46,10 @@ def efficiency(rows: pd.DataFrame, colours: Mapping[str, str], name: str, title:
     """Mean test AUC against training images in rows of one size, one panel a dataset that has several amounts."""
     results = ok(rows).dropna(subset=["n_train"])
     results = results[results["strategy"].isin(list(colours))]
+    # A strategy that was not run with every amount of its dataset has no line there.
+    amounts = results.groupby("dataset")["n_train"].nunique()
+    own = results.groupby(["dataset", "strategy"])["n_train"].transform("nunique")
+    results = results[own == results["dataset"].map(amounts)]
     results = complete(results, ["dataset", "backbone"], ["strategy", "n_train"])
     amounts = results.groupby("dataset")["n_train"].nunique()
     every = sorted(amounts.index[amounts > 1])
@@ -85,7 +89,7 @@ def efficiency(rows: pd.DataFrame, colours: Mapping[str, str], name: str, title:
         drawn = svg(figure, name, title, text)
     caption = (
         f"Means over {count(results['backbone'].nunique(), 'backbone')} on which all drawn strategies have results "
-        f"with every amount, n = {count(len(results), 'run')}; bars are 95 % intervals over seeds. "
+        f"with every amount of their dataset, n = {count(len(results), 'run')}; bars are 95 % intervals over seeds. "
         "A ring marks where the highest mean changes, on straight lines between the amounts that were run"
         + (f": {'; '.join(words[:6])}{' and others' if len(words) > 6 else ''}." if words else "; there is none.")
         + " Where bars overlap, a ring may be chance."
