@@ -44,7 +44,7 @@ def precisions(device: torch.device) -> list[str]:
     if device.type == "cuda":
         return ["bf16", "fp32"] if torch.cuda.is_bf16_supported(including_emulation=False) else ["fp32"]
     told = getattr(torch.cpu, "get_capabilities", dict)  # which torch 2.6 does not have
-    abilities = told() if device.type == "cpu" else {}
+    abilities: dict[str, object] = told() if device.type == "cpu" else {}
     if abilities.get("amx_bf16"):
         return ["bf16", "fp32"]
     return ["fp32", "bf16"] if abilities.get("avx512_bf16") else ["fp32"]

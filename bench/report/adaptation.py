@@ -88,7 +88,8 @@ def _choices(trials: pd.DataFrame, shifts: pd.DataFrame) -> Iterable[Markup]:
         part.to_dict("records") for _, part in own.groupby("fingerprint") if (part["state"] == "complete").sum() > 1
     ]
     found = {name: [chosen(cell, name) for cell in cells] for name in SELECTIONS}
-    known = [at for at in range(len(cells)) if all(pd.notna(found[name][at]["target_test_auc"]) for name in SELECTIONS)]
+    told = [[found[name][at].get("target_test_auc") for name in SELECTIONS] for at in range(len(cells))]
+    known = [at for at, aucs in enumerate(told) if pd.notna(aucs).all()]
     yield Markup("<h3>What choosing without labels costs</h3>")
     if not known:
         yield paragraphs(["No cell has two complete trials, so nothing was chosen."], soft=True)

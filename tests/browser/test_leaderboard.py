@@ -14,6 +14,8 @@ from playwright.sync_api import Page
 import bench.report.written
 from bench.report.frames import current, read_rows
 from bench.report.leaderboard import leaderboard
+from bench.report.page import render
+from tests.fake_results import row, write
 
 VIEWS = {"strategy": ["strategy"], "backbone": ["backbone"], "pair": ["strategy", "backbone"]}
 STATES: list[dict[str, Any]] = [
@@ -61,6 +63,29 @@ def test_figures_are_the_python_ones_in_every_state_that_a_link_opens(
             ), name
         else:
             assert found[name].fillna("").tolist() == table[name].fillna("").tolist(), name
+
+
+@pytest.mark.parametrize("over", VIEWS)
+def test_shifts_on_the_same_images_are_one_dataset_and_tent_has_no_rank(page: Page, tmp_path: Path, over: str) -> None:
+    draw, made = np.random.default_rng(0), []
+    for dataset in ("a->corrupted:blur-1", "a->corrupted:blur-2", "a->corrupted:noise-1", "b->c"):
+        for backbone in ("net", "other"):
+            for strategy in ("source_only", "dann", "tent"):
+                facts = {"transductive": strategy == "tent", "target": dataset.partition(">")[2]}
+                cell = f"{dataset}{backbone}{strategy}".encode().hex()[-40:]
+                made += [
+                    row(dataset, backbone, strategy, seed, float(draw.uniform(0.6, 0.9)), fingerprint=cell, **facts)
+                    for seed in range(3)
+                ]
+    results = write(tmp_path / "shifts", made)
+    page.goto(f"{render([results], tmp_path / 'shifts.html').as_uri()}#over={over}")
+    found, table = saved(page), expected(current(read_rows(results)), {"over": over})
+    for name in ("mean_rank", "auc", "auc_lo", "gain", "p_best", "wins"):
+        assert found[name].to_numpy(dtype=float) == pytest.approx(
+            table[name].to_numpy(dtype=float), rel=1e-7, abs=1e-9, nan_ok=True
+        ), name
+    if over != "backbone":
+        assert page.get_by_text("Not ranked: it adapts to the test images themselves").count() >= 1
 
 
 def test_figures_are_written_as_python_writes_them(page: Page, address: str) -> None:
