@@ -185,10 +185,6 @@ class Run:
         return self.memory[key]  # type: ignore[return-value]
 
 
-def _is_of(key: object, kinds: tuple[str, ...]) -> bool:
-    return isinstance(key, tuple) and key[0] in kinds
-
-
 @contextlib.contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Dropout and the like drawn from `seed`, the caller's random numbers left as they were."""
