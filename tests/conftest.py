@@ -42,6 +42,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages without figures, which take most of a page's time, for tests of what else it says."""
+    monkeypatch.setattr("bench.report.figures.sections", lambda evidence: [])
+
+
+@pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
     """torch.cuda as of a machine with a GPU."""
     return installed(monkeypatch)

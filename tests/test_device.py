@@ -30,8 +30,8 @@ from bench import device
 torch.set_num_threads(1)
 if {kept}:
     device.set_up(torch.device("cpu"), deterministic=False)
-for step in range(20):
-    if step == 15:
+for step in range(8):
+    if step == 5:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     images = torch.ones(16, 2**20)
     images = (images + 1) * 2

@@ -150,6 +150,7 @@ def test_the_parquet_file_holds_names_as_they_are(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_the_report_command_writes_all_of_it_and_says_what_is_new(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

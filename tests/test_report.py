@@ -195,6 +195,7 @@ def test_images_that_were_read_at_one_size_for_two_are_listed_once(tmp_path: Pat
     assert [(one["name"], one["source_size"]) for one in integrity([folder])] == [("a", 128), ("a", 28), ("b", 28)]
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_blank_images_are_a_caution(tmp_path: Path) -> None:
     folder = write(tmp_path / "demo", rows())
     entries = {"a 64 px": audited("a", blank=3), "a 28 px": audited("a", size=28, blank=1), "b 64 px": audited("b")}
@@ -235,6 +236,7 @@ def test_pareto_front() -> None:
     assert plots.pareto(seconds, auc).tolist() == [True, True, False, False, True]
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_what_limits_the_figures_is_said(tmp_path: Path) -> None:
     given = rows()
     given[0] |= {"noncommercial": True, "git_dirty": True, "notes": "resumed; kept"}
@@ -281,6 +283,7 @@ def test_provenance_and_datasets_are_there(html: str) -> None:
 
 
 @pytest.mark.parametrize("kept", [0, 1])
+@pytest.mark.usefixtures("no_figures")
 def test_an_empty_or_tiny_run_makes_a_page(tmp_path: Path, kept: int) -> None:
     bare = {"dataset": "d", "backbone": "b", "strategy": "s", "size": 28, "fraction": 0.1, "seed": 0, "status": "ok",
             "test_auc": 0.8, "fingerprint": "f"}  # fmt: skip
@@ -291,6 +294,7 @@ def test_an_empty_or_tiny_run_makes_a_page(tmp_path: Path, kept: int) -> None:
     assert "nan" not in page.text.lower().split()
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_folders_are_merged(tmp_path: Path) -> None:
     given = rows()
     parts = [write(tmp_path / "one", given[:40]), write(tmp_path / "two", given[30:])]
@@ -299,6 +303,7 @@ def test_folders_are_merged(tmp_path: Path) -> None:
     assert "one, two" in text
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_strategy_that_saw_the_test_domain_is_marked(tmp_path: Path) -> None:
     made = [row("a->b", "net", name, seed, 0.8 + seed / 100, fingerprint=name, transductive=name == "coral")
             for name in ("scratch", "coral") for seed in range(2)]  # fmt: skip
@@ -307,6 +312,7 @@ def test_a_strategy_that_saw_the_test_domain_is_marked(tmp_path: Path) -> None:
     assert set(marked) == {("coral", "transductive")}
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_several_amounts_of_data_are_kept_apart(tmp_path: Path) -> None:
     given = [
         one | {"per_class": n, "fingerprint": f"{one['fingerprint']}-{n}"} for n in (10, 50) for one in rows()[:27]
@@ -342,6 +348,7 @@ def test_the_terminal_says_why_nothing_is_ranked(tmp_path: Path) -> None:
     assert "no ranking" not in terminal(current(read_rows(write(tmp_path / "one", apart[:1]))))
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_name_mistyped_once_is_in_no_leaderboard_but_in_the_coverage(tmp_path: Path) -> None:
     lost = {"status": "failed", "test_auc": None, "reason": "raised"}
     given = [*rows(), row("breastmnist", "b", "mistyped", 0, 0.5, **lost)]
@@ -366,6 +373,7 @@ def test_a_name_mistyped_once_is_in_no_leaderboard_but_in_the_coverage(tmp_path:
     assert "mistyped" in terminal(current_rows), "who asked for what is not known"
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_page_of_several_folders_is_named_after_all_and_its_tables_after_theirs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
