@@ -21,7 +21,7 @@ def matrix(results: Path, **changes: object) -> Matrix:
         "backbones": (NET,),
         "strategies": ("scratch", "linear_probe", "full_finetune"),
         "datasets": ("phantom-radiograph",),
-        "sizes": (32,),
+        "sizes": (16,),
         "results": results,
         "seeds": 2,
         "protocol": Protocol(epochs=2, trials=3, batch_size=64),

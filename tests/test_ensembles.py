@@ -258,12 +258,12 @@ def test_only_some_members_make_no_ensemble(tmp_path: Path) -> None:
 
 def test_imported_predictions_are_fused_with_ours(ran: tuple[Path, pd.DataFrame], tmp_path: Path) -> None:
     shutil.copytree(ran[0], tmp_path / "results")
-    labels = np.asarray(opened("phantom-radiograph").load("test", 32).labels)
+    labels = np.asarray(opened("phantom-radiograph").load("test", 16).labels)
     theirs = np.clip(labels * 0.6 + 0.2, 0, 1)
     file = tmp_path / "test_[AUC]1.000@0.csv"
     pd.DataFrame(np.stack([1 - theirs, theirs], axis=1)).to_csv(file, header=None)
     (row,) = import_predictions(
-        [file], "theirs", tmp_path / "results", tmp_path, CHECKOUT, dataset="phantom-radiograph", size=32
+        [file], "theirs", tmp_path / "results", tmp_path, CHECKOUT, dataset="phantom-radiograph", size=16
     )
     assert row["test_auc"] == 1
     plan = make_plan(small(tmp_path / "results", over=("all",)), CHECKOUT)

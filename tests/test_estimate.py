@@ -148,7 +148,7 @@ def test_a_calibration_says_what_it_measures(tmp_path: Path, caplog: pytest.LogC
     caplog.set_level("INFO")
     estimate(make_plan(matrix(tmp_path), CHECKOUT), CPU)
     assert [text for text in caplog.messages if "measuring" in text] == [
-        "measuring test_resnet random at 32 px, for the estimate of time"
+        "measuring test_resnet random at 16 px, for the estimate of time"
     ]
 
 

@@ -312,11 +312,9 @@ def test_weights_that_cannot_be_had_are_rows_with_a_reason(tmp_path: Path) -> No
 
 def test_of_what_cells_share_only_that_of_neighbours_is_kept(tmp_path: Path) -> None:
     """Else the frozen networks of all backbones, and what strategies measured, would fill a GPU."""
-    amounts, once = (Amount(), Amount(per_class=8)), Protocol(epochs=1, trials=1)
+    once = {"amounts": (Amount(), Amount(per_class=8)), "protocol": Protocol(epochs=1, trials=1), "sizes": (32,)}
     networks = (NET, Backbone("test_convnext", "random"))
-    cells = make_plan(
-        matrix(tmp_path, strategies=("linear_probe",), backbones=networks, amounts=amounts, protocol=once), CHECKOUT
-    ).cells
+    cells = make_plan(matrix(tmp_path, strategies=("linear_probe",), backbones=networks, **once), CHECKOUT).cells
     session = Session(torch.device("cpu"), tmp_path)
     for before, cell in zip([None, *cells], cells, strict=False):
         own = {("mine", cell.backbone): 1, "alone": 2}
