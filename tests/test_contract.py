@@ -29,8 +29,8 @@ def _narrow_discriminator(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def grid() -> Iterator[ParameterSet]:
-    """Every strategy x kind of task x network. By default each strategy meets one network on one kind of task, neighbours
-    others; `tox -e contract`, and CI with it, runs the rest."""
+    """Every strategy x kind of task x network. By default each strategy meets one network on one kind of task,
+    neighbours others; `tox -e contract`, and CI with it, runs the rest."""
     for n, name in enumerate(sorted(registry.strategies(CHECKOUT))):
         for k, kind in enumerate(PHANTOMS):
             for m, network in enumerate(NETWORKS):
