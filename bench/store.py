@@ -22,6 +22,7 @@ from bench.trial import Trial, parsed
 
 PLANNED = "planned.json"
 """Fingerprints in the order in which commands last asked for them."""
+RUN = "run.json"
 FAILED = ".failed.json"
 """Ending of the rows of failed cells, which a rerun tries again."""
 _synced: dict[Path, float] = {}
@@ -180,7 +181,16 @@ def record_planned(results: Path, fingerprints: Iterable[str]) -> None:
 
 def write_run(results: Path, facts: Mapping[str, Any]) -> None:
     """`run.json`: what was asked for, for the report."""
-    write(results / "run.json", json.dumps(facts, indent=1, default=str).encode())
+    write(results / RUN, json.dumps(facts, indent=1, default=str).encode())
+
+
+def read_run(results: Path) -> dict[str, Any]:
+    """What the last command wrote there; of a file that holds nothing of the kind, nothing."""
+    try:
+        found = json.loads((results / RUN).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def write(path: Path, content: bytes) -> None:

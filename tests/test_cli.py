@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -228,6 +229,57 @@ def test_a_small_matrix_from_start_to_report_and_again(workspace: Path) -> None:
     code, out, _ = invoke(*words)
     assert (code, rows.read_text()) == (0, before)
     assert "nothing to do" in invoke(*words)[1]
+
+
+SMALL = ["run", "demo", "--dataset", "phantom-radiograph", "--size", "16", "--per-class", "4", "--epochs", "1"]
+SMALL += ["--trials", "1", "--seeds", "1", "--backbone", "test_resnet@random", "--results", "results/small"]
+SMALL += ["--strategy", "linear_probe", "--strategy", "knn_probe"]
+
+
+def strategies_shown(folder: Path) -> tuple[set[str], bool]:
+    """Those of the table and whether the page takes its run for ended."""
+    table = (folder / "results/small/rows.csv").read_text()
+    page = (folder / "reports/small.html").read_text()
+    shown = {name for name in ("linear_probe", "knn_probe") if name in table}
+    assert shown == {name for name in ("linear_probe", "knn_probe") if name in page}
+    return shown, "was still going" not in page
+
+
+@pytest.mark.parametrize("end", ["bench.executors.fuse_missing", "bench.commands.report.write_report"])
+def test_a_command_that_was_killed_after_its_last_row_is_reported_by_the_next(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    def killed(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    assert invoke(*SMALL[:-2])[0] == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(end, killed)
+        assert invoke(*SMALL)[0] == 130
+    assert len(list((workspace / "results/small/cells").glob("*-s0.json"))) == 2
+    if end == "bench.executors.fuse_missing":
+        assert invoke("report", "results/small")[0] == 0
+        assert strategies_shown(workspace) == ({"linear_probe", "knn_probe"}, False)
+    else:
+        assert strategies_shown(workspace) == ({"linear_probe"}, True)
+    code, out, _ = invoke(*SMALL)
+    assert (code, "nothing to do" in out) == (0, False)
+    assert strategies_shown(workspace) == ({"linear_probe", "knn_probe"}, True)
+    assert "nothing to do" in invoke(*SMALL)[1]
+
+
+def test_after_a_part_of_the_cells_the_whole_is_reported_again(workspace: Path) -> None:
+    assert invoke(*SMALL)[0] == 0
+    run = workspace / "results/small/run.json"
+    whole = json.loads(run.read_text())["matrix"]
+    assert invoke(*SMALL, "--only", "strategy=knn_probe")[0] == 0
+    assert json.loads(run.read_text())["matrix"] != whole
+    code, out, _ = invoke(*SMALL)
+    assert (code, "nothing to do" in out) == (0, False)
+    assert json.loads(run.read_text())["matrix"] == whole
+    run.write_text("[")
+    assert "nothing to do" not in invoke(*SMALL)[1]
+    assert "nothing to do" in invoke(*SMALL)[1]
 
 
 def test_a_failed_cell_is_exit_code_1_and_the_others_are_run(workspace: Path) -> None:

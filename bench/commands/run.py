@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,12 +23,8 @@ def _run(matrix: Matrix, debug: bool, dry_run: bool) -> bool:
     plan, console, seconds = _planned(matrix)
     if dry_run:
         return True
-    from bench import store
-
     page = Path("reports") / f"{matrix.results.name}.html"
-    shown = store.planned(matrix.results)[-len(plan.fingerprints) :]
-    there = page.exists() and (matrix.results / "rows.csv").exists() and set(shown) == set(plan.fingerprints)
-    if there and not plan.todo and not plan.unfused:
+    if not plan.todo and not plan.unfused and _reported(plan, page):
         console.print(f"nothing to do. tables: {matrix.results}, report: {page}", soft_wrap=True, highlight=False)
         return _whole(plan)
     from bench.commands.report import write_report
@@ -42,6 +40,22 @@ def _run(matrix: Matrix, debug: bool, dry_run: bool) -> bool:
         write_report([matrix.results], page, console)
     failures(matrix.results, outcome.broken, matrix.seeds, console)
     return not outcome.failed and _whole(plan)
+
+
+def _reported(plan: Plan, page: Path) -> bool:
+    """Whether the folder's last command was this one, and the tables and the page were written after it ended: it may
+    have been killed before, and another one asks for other cells."""
+    from bench import store
+
+    last = store.read_run(plan.matrix.results)
+    asked = json.loads(json.dumps(asdict(plan.matrix), default=str))  # as run.json has it
+    # The same matrix has other fingerprints where a strategy or a dataset has changed since.
+    shown = store.planned(plan.matrix.results)[-len(plan.fingerprints) :] == plan.fingerprints
+    if not last.get("finished_utc") or last.get("matrix") != asked or not shown:
+        return False
+    ended = (plan.matrix.results / store.RUN).stat().st_mtime_ns
+    written = [path for path in (plan.matrix.results / "rows.csv", page) if path.exists()]
+    return len(written) == 2 and all(path.stat().st_mtime_ns >= ended for path in written)
 
 
 def _whole(plan: Plan) -> bool:
