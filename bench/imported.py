@@ -72,13 +72,14 @@ def _check(name: str, results: Path) -> None:
 
 
 def _network(path: Path) -> dict[str, Any] | None:
-    """A row that a run wrote; None for an imported one, and for what is none."""
+    """A row of a network that a run trained; None for an imported one, for an ensemble (over the seeds of imported ones
+    it has their name), and for what is none."""
     try:
         row = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
         return None  # the report names it
     known = isinstance(row, dict) and isinstance(row.get("backbone"), str)
-    return row if known and row.get("family") != FAMILY else None
+    return row if known and row.get("family") != FAMILY and row.get("fusion") is None else None
 
 
 def imported(results: Path, places: Collection[tuple[str, int]]) -> list[Candidate]:

@@ -151,6 +151,17 @@ def test_a_page_compares_it_with_the_best_network_and_ranks_ours_alone(tmp_path:
         import_predictions([written(tmp_path, "test")[0]], NET.label, results, results, CHECKOUT, NAME, 28)
 
 
+def test_predictions_that_an_ensemble_over_their_seeds_was_made_of_can_be_renewed(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    chosen = matrix(results, datasets=(NAME,), sizes=(28,), strategies=("knn_probe", "ensemble_mean"), over=("seeds",))
+    execute(make_plan(chosen, CHECKOUT), Console(quiet=True), "", {})
+    imports([written(tmp_path, "test", run, int(run))[0] for run in ("0", "1")], results)
+    execute(make_plan(chosen, CHECKOUT), Console(quiet=True), "", {})
+    made = gather([results])[0].ensembles
+    assert set(made["backbone"]) == {NET.label, "theirs"}
+    assert [row["seed"] for row in imports([written(tmp_path, "test", "0", 7)[0]], results)] == [0]
+
+
 def printed(*given: Any) -> str:
     console = Console(width=200)
     with console.capture() as capture:
