@@ -49,6 +49,10 @@ class Cell:
     """source_hash, weights_hash and data_hash, and second_hash where the cell uses the natural images."""
     info: Info | None
     """None where the dataset cannot be opened."""
+    family: str
+    """The strategy's, as the two below: a row says them though its file is broken or gone when it is written."""
+    pretrained: bool
+    transductive: bool
     natural: str = ""
     """The natural images that are its second domain; empty where it has none, or a target domain."""
     notes: tuple[str, ...] = ()
@@ -237,6 +241,9 @@ def _cell(
         seeds=matrix.seeds,
         hashes=hashes,
         info=dataset.info if dataset else None,
+        family=strategy.family,
+        pretrained=strategy.pretrained,
+        transductive=strategy.transductive,
         natural=matrix.natural if second else "",
         notes=(dataset.notes if dataset else ()) + (("random weights",) if random else ()),
         skip=skip,

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from bench import ENGINE, device, provenance, registry
+from bench import ENGINE, device, provenance
 from bench.contract import Task
 from bench.errors import Diverged, MedtransferError, brief, place, printable
 from bench.plan import Cell
@@ -18,7 +18,7 @@ SMALL_VAL = 100
 
 def identity(cell: Cell, where: torch.device, seed: int, started: str) -> dict[str, Any]:
     """The columns that do not depend on how the fit went."""
-    strategy, info = registry.load_strategy(cell.strategy, cell.workspace), cell.info
+    info = cell.info
     return {
         "dataset": cell.dataset,
         "backbone": cell.backbone.label,
@@ -29,15 +29,15 @@ def identity(cell: Cell, where: torch.device, seed: int, started: str) -> dict[s
         "seed": seed,
         "kind": info.kind if info else None,
         "modality": info.modality if info else None,
-        "family": strategy.family,
+        "family": cell.family,
         "target": (info.target or None) if info else None,
         "second": cell.natural or None,
-        "transductive": strategy.transductive,
+        "transductive": cell.transductive,
         "selection": cell.protocol.selection if info and info.target else None,
         "source_size": cell.pixels,
         "resize": cell.protocol.resize,
         "weights": cell.backbone.weights.partition(":")[0],
-        "pretrained": strategy.pretrained and cell.backbone.weights != "random",
+        "pretrained": cell.pretrained and cell.backbone.weights != "random",
         "notes": "; ".join(cell.notes),
         "epochs": cell.protocol.epochs,
         "trials": cell.protocol.trials,

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import torch
 from rich.console import Console
 
 from bench import clock, metrics, registry, runner, store
-from bench.attempt import run_cell
+from bench.attempt import give_up, run_cell
 from bench.config import Amount
 from bench.contract import Backbone, Protocol, Task
 from bench.executors import execute
@@ -256,6 +257,25 @@ def test_a_failing_strategy_is_a_row_with_a_reason_and_the_others_go_on(tmp_path
         2,
         3,
     )  # failed rows are tried again, diverged ones would diverge again
+
+
+@pytest.mark.parametrize("breaks", [lambda path: path.write_text("class"), Path.unlink])
+def test_a_strategy_whose_file_is_broken_in_mid_run_fails_its_own_cells_alone(
+    tmp_path: Path, breaks: Callable[[Path], object]
+) -> None:
+    path = tmp_path / "strategies/broken.py"
+    path.parent.mkdir()
+    path.write_text(BROKEN)
+    results = tmp_path / "r"
+    [cell] = make_plan(matrix(results, strategies=("raises",)), tmp_path).cells
+    breaks(path)
+    where = torch.device("cpu")
+    assert run_cell(cell, [0], Session(where, results)) == ["failed"]
+    assert give_up(cell, [1], "its worker is no more", results, where) == ["failed"]
+    told = list(rows(results).values())
+    assert [(row["family"], row["pretrained"], row["transductive"]) for row in told] == [
+        ("fine-tuning", False, False)
+    ] * 2
 
 
 WRONG = """
