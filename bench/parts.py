@@ -26,8 +26,9 @@ def backward(
     """The mean loss of a batch (float32 scalar, detached), whose gradient is left in the optimizer's parameters; and
     the number of parts that it was computed in: `parts`, doubled until one fits in memory. `loss_of` gives a part's
     mean loss. The update is the whole batch's, but for BatchNorm, which sees one part at a time, and for losses that
-    compare images with each other. `make_room` is asked first: it lets go of what can be done without, and says whether
-    there was any. Raises torch's error where not even two images fit."""
+    compare images with each other. `make_room` is asked first, and once, since the loss may fetch it again: it lets go
+    of what can be done without, and says whether there was any. Raises torch's error where not even two images fit."""
+    asked = False
     while True:
         count = max(1, min(parts, len(images) // SMALLEST))
         try:
@@ -37,7 +38,8 @@ def backward(
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
-            if not (room := make_room()) and 2 * count > len(images) // SMALLEST:
+            room, asked = not asked and make_room(), True
+            if not room and 2 * count > len(images) // SMALLEST:
                 raise
         # Down here, the error's traceback no longer holds on to the tensors of what failed.
         if not room:

@@ -81,9 +81,28 @@ def test_what_is_merely_kept_is_let_go_of_before_a_batch_is_halved() -> None:
         return functional.cross_entropy(net(some), their)
 
     net, images, labels = network(), torch.zeros(8, 3, 4, 4), torch.zeros(8, dtype=torch.int64)
-    make_room = lambda: bool(kept and kept.pop())  # noqa: E731
+    make_room = lambda: bool(kept) and kept.clear() is None  # noqa: E731
     _, parts = backward(loss_of, images, labels, torch.optim.SGD(net.parameters()), 1, make_room)
     assert (kept, parts) == ([], 2)
+
+
+@pytest.mark.filterwarnings("ignore:out of memory")
+def test_a_batch_is_halved_where_its_loss_fetches_what_was_let_go_of() -> None:
+    asked: list[int] = []
+
+    def loss_of(some: Tensor, their: Tensor) -> Tensor:
+        if len(some) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return functional.cross_entropy(net(some), their)
+
+    def make_room() -> bool:
+        assert len(asked) < 9  # it would be asked for ever
+        asked.append(1)
+        return True
+
+    net, images, labels = network(), torch.zeros(8, 3, 4, 4), torch.zeros(8, dtype=torch.int64)
+    _, parts = backward(loss_of, images, labels, torch.optim.SGD(net.parameters()), 1, make_room)
+    assert (len(asked), parts) == (1, 2)
 
 
 def test_a_fit_lets_go_of_what_other_fits_left_but_not_of_the_activations_it_uses() -> None:
