@@ -33,7 +33,13 @@ class Local:
             self.pipe.send((cell, seeds))
 
     def end(self) -> None:
+        """With the processes that it started: they would hold memory, cores and what the command prints to."""
+        assert self.process.pid  # 0 would be the command's own group
         self.process.kill()
+        # Its group has its number, and lives on with those; there is none yet where it has only just been started.
+        # A Mac says PermissionError where all of a group have ended.
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.join()
         self.pipe.close()
 
@@ -81,6 +87,7 @@ def _message(worker: Local) -> Message:
 
 def _serve(pipe: Pipe, setup: Setup, environment: dict[str, str]) -> None:
     """A worker's life: cells come through the pipe, messages go back."""
+    os.setsid()  # a group of processes of its own, so that it ends with those that it starts
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all of a terminal's processes; the driver decides
     os.environ.clear()
     os.environ.update(environment)  # the server may have been started with another one
@@ -88,12 +95,12 @@ def _serve(pipe: Pipe, setup: Setup, environment: dict[str, str]) -> None:
 
     def receive() -> None:
         """A worker does not outlive the command that started it, killed or not: the same command, given again, would
-        run the same cells beside it. The pipe ends with that command, at once."""
+        run the same cells beside it. The pipe ends with that command, at once. Nor do the processes that it started."""
         try:
             while True:
                 given.put(pipe.recv())
         except (EOFError, OSError):
-            os._exit(1)
+            os.killpg(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=receive, daemon=True).start()
     bench = Workbench(setup, lambda text, share: pipe.send(Progress(text, share)))

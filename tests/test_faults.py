@@ -3,6 +3,7 @@ fault is one clear line."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -110,35 +111,81 @@ def test_a_strategy_may_have_processes_of_its_own_in_a_worker_too(tmp_path: Path
 
 ORPHANS = '''
 import os, signal, time
+from pathlib import Path
 import torch
 from bench.finetune import FineTune
 
+LEFT = Path(__file__).with_name("left")
+
+def leave_one():
+    if (child := os.fork()) == 0:
+        time.sleep(600)
+        os._exit(0)
+    with open(LEFT, "a") as file:
+        file.write(f"{child}\\n")
+
 class Orphans(FineTune):
-    """Kills its process and leaves one behind that holds all that it had open."""
+    """Leaves processes behind that hold all that it had open, and at first kills its own."""
     name = "orphans"
     def fit(self, task, hparams, run):
-        if not os.path.exists("left"):
-            if (child := os.fork()) == 0:
-                time.sleep(600)
-            with open("left", "w") as file:
-                file.write(str(child))
+        first = not LEFT.exists()
+        leave_one()
+        if first:
             os.kill(os.getpid(), signal.SIGKILL)
         return lambda images: torch.zeros(len(images), task.outputs)
+
+class Lasting(FineTune):
+    """Goes on with a process beside it."""
+    name = "lasting"
+    def fit(self, task, hparams, run):
+        leave_one()
+        time.sleep(600)
 '''
 
 
-def test_a_worker_that_dies_is_missed_though_a_process_that_it_forked_lives_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def orphans(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "strategies").mkdir()
     (tmp_path / "strategies" / "orphans.py").write_text(ORPHANS)
-    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    for process in left_behind(tmp_path):
+        process.kill()
+
+
+def left_behind(workspace: Path) -> list[psutil.Process]:
+    """The processes that strategies started, as far as they still run."""
+    found = []
+    for line in (workspace / "strategies" / "left").read_text().split():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(int(line))
+            found += [process] if process.status() != psutil.STATUS_ZOMBIE else []
+    return found
+
+
+def all_end(workspace: Path) -> bool:
+    """Whether they do in half a minute: a killed process is not gone at once."""
+    deadline = time.monotonic() + 30
+    while (there := left_behind(workspace)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not there
+
+
+def test_a_worker_that_dies_is_missed_though_a_process_that_it_forked_lives_on_until_then(orphans: Path) -> None:
     once = Protocol(epochs=1, trials=1)
-    try:
-        outcome = run(tmp_path / "r", 1, tmp_path, strategies=("orphans",), protocol=once, jobs=2, time_limit=1)
-    finally:
-        os.kill(int((tmp_path / "left").read_text()), signal.SIGKILL)
+    outcome = run(orphans / "r", 1, orphans, strategies=("orphans",), protocol=once, jobs=2, time_limit=1)
     assert (outcome.ok, outcome.failed) == (2, 0)
+    assert len((orphans / "strategies" / "left").read_text().split()) == 3
+    assert all_end(orphans)
+
+
+def test_a_killed_command_leaves_no_process_of_a_strategy_behind(orphans: Path) -> None:
+    command = started(_lasting, orphans)
+    while not (orphans / "strategies" / "left").exists() or not left_behind(orphans):
+        assert command.is_alive()
+        time.sleep(0.05)
+    command.kill()
+    command.join()
+    assert all_end(orphans)
 
 
 @pytest.fixture
@@ -275,6 +322,10 @@ def test_ctrl_c_once_or_twice_ends_the_command_and_its_workers(undisturbed: Path
     assert not any(psutil.pid_exists(pid) for pid in worker_numbers(tmp_path))
     settle(tmp_path, CELLS)
     same_and_once(tmp_path, undisturbed)
+
+
+def _lasting(workspace: Path) -> None:
+    run(workspace / "r", 1, workspace, strategies=("lasting",), protocol=Protocol(epochs=1, trials=1), jobs=2)
 
 
 def published_anything(results: Path) -> bool:
