@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import time
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -67,7 +68,7 @@ def read_predictions(results: Path, fingerprint: str, seed: int) -> dict[str, np
     try:
         with np.load(path, allow_pickle=False) as file:
             found = dict(file)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} cannot be read ({error}). {_AGAIN}") from None
     for split in ("val", "test"):
         parts = [found[name] for name in (f"{split}_logits", f"{split}_labels", f"{split}_ids") if name in found]

@@ -218,6 +218,18 @@ def with_predictions(folder: Path, logits: np.ndarray, labels: np.ndarray, ids: 
     return folder
 
 
+def test_damaged_predictions_count_as_missing_and_are_named(tmp_path: Path) -> None:
+    labels, a, b = draw("binary", 80, 3)
+    ids = np.array([f"d/test/{n}" for n in range(80)])
+    one, other = (with_predictions(tmp_path / name, run, labels, ids) for name, run in (("a", a), ("b", b)))
+    next((other / "cells").glob("*-s1.npz")).write_bytes(b"abc")
+    found = compare(one, other)
+    assert found.cells["images"].tolist() == [False]
+    assert len(found.warnings) == 1
+    assert found.warnings[0].startswith(f"{other}: ")
+    assert "-s1.npz cannot be read" in found.warnings[0]
+
+
 @pytest.mark.parametrize("same", [True, False])
 def test_the_interval_holds_the_test_images_only_where_they_are_the_same(tmp_path: Path, same: bool) -> None:
     labels, a, b = draw("binary", 80, 3)

@@ -217,6 +217,17 @@ def test_damaged_predictions_are_named(tmp_path: Path) -> None:
     assert "B-tune-s0.npz does not hold predictions of test. Delete it" in reason
 
 
+@pytest.mark.parametrize("at", [0, 64])  # the first byte of what is packed is the 65th
+def test_predictions_that_cannot_be_unpacked_are_named(tmp_path: Path, at: int) -> None:
+    plan = fake(tmp_path, {"A": "ok", "B": "ok"})
+    path = tmp_path / "cells" / "B-tune-s0.npz"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:at] + b"\xff" * 3 + (whole[at + 3 :] if at else b""))
+    assert fuse_missing(plan, CONSOLE) == ["failed"]
+    reason = read_rows(tmp_path).query("fusion == 'ensemble_mean'").iloc[0]["reason"]
+    assert "B-tune-s0.npz cannot be read" in reason
+
+
 @pytest.mark.parametrize("fusion", ["ensemble_weighted", "ensemble_greedy", "ensemble_ranks"])
 def test_labels_of_test_change_no_prediction(tmp_path: Path, fusion: str) -> None:
     found = []

@@ -188,8 +188,9 @@ def test_a_damaged_file_of_predictions_is_named_and_the_others_are_drawn(tmp_pat
     predict(folder, "two", ids, labels, np.eye(2, dtype=np.float32)[labels])
     for path in (folder / "cells").glob("two-*.npz"):
         path.write_bytes(b"torn")
-    body = figures._predictions(evidence(folder))[0].body
-    assert ".npz cannot be read" in body
+    found = evidence(folder)
+    body = figures._predictions(found)[0].body
+    assert ".npz cannot be read" in found.damaged[0]
     assert 'id="reliability-title"' in body
 
 
@@ -233,7 +234,7 @@ def test_the_most_confident_mistakes_come_first_with_their_own_images(phantoms: 
     assert said == sorted(said, reverse=True)
     split = registry.open_dataset("phantom-fundus", tmp_path).load("test", 28)
     cell = predictions.best_cells(phantoms.rows, ["dataset"])[0]
-    predicted = predictions.read(cell, phantoms.folders)
+    predicted = predictions.read(cell, phantoms.folders, [])
     assert predicted is not None
     found, wrong = mistakes.worst(predicted)
     assert wrong == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,12 @@ import pytest
 import scikit_posthocs
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 from scipy import stats as scipy_stats
 from statsmodels.stats import contingency_tables
 from statsmodels.stats.multitest import multipletests
 
+from bench.commands.report import write_report
 from bench.contract import Kind
 from bench.metrics import auc, probabilities
 from bench.report import power
@@ -252,7 +255,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_paired_test_joins_delongs_variance_and_that_of_seeds(folder: Path) -> None:
     board = leaderboard(current(read_rows(folder)))
-    found = paired(board, "<b>tuned", "scratch", [folder])
+    found = paired(board, "<b>tuned", "scratch", [folder], [])
     assert [type(one) for one in found] == [Paired] * 3
     assert [one.dataset for one in found if isinstance(one, Paired)] == ["d1", "d2", "all"]
     labels, one, other = clouds("binary", seed=2)
@@ -265,8 +268,22 @@ def test_a_paired_test_joins_delongs_variance_and_that_of_seeds(folder: Path) ->
     distance = first.auc / np.sqrt(first.of_images.variance)
     assert first.p_images == pytest.approx(2 * scipy_stats.norm.sf(abs(distance)))
     assert first.p > first.p_images
-    lacking = paired(board, "<b>tuned", "other", [folder])
+    lacking = paired(board, "<b>tuned", "other", [folder], [])
     assert lacking == ["d1: not all predictions of other are stored.", "d2: not all predictions of other are stored."]
+
+
+def test_one_damaged_file_of_predictions_costs_its_own_figures_and_is_named_on_page_and_summary(
+    folder: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(folder, tmp_path / "run")
+    damaged = sorted((copy / "cells").glob("*-s1.npz"))[0]
+    damaged.write_bytes(b"abc")
+    write_report([copy], tmp_path / "page.html", Console(quiet=True))
+    page, summary = ((tmp_path / name).read_text() for name in ("page.html", "page-summary.md"))
+    for text in (page, summary):
+        assert text.count(f"{damaged.name} cannot be read and counts as missing") == 1
+    assert "not all predictions of" in page
+    assert "On the same test images" in page
 
 
 def test_the_section_gives_numbers_or_says_why_not_and_escapes_names(folder: Path) -> None:

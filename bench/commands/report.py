@@ -88,11 +88,9 @@ def write_report(results: list[Path], out: Path, console: Console) -> None:
     found = news.news(evidence)
     for sentence in news.sentences(found) if found else []:
         console.print(sentence, soft_wrap=True, highlight=False, markup=False)
-    beside = export(evidence, unreadable, found, out)
-    names = ", ".join(path.name for path in beside)
-    console.print(
-        f"report: {write(evidence, unreadable, out)}, beside it {names}", soft_wrap=True, highlight=False, markup=False
-    )
+    page = write(evidence, unreadable, out)  # first: it comes upon predictions that cannot be read
+    names = ", ".join(path.name for path in export(evidence, unreadable, found, out))
+    console.print(f"report: {page}, beside it {names}", soft_wrap=True, highlight=False, markup=False)
 
 
 def _page(option: str, path: Path | None) -> Path | None:

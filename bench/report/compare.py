@@ -19,7 +19,7 @@ from bench.errors import UsageError
 from bench.report.delong import image_variance
 from bench.report.frames import CELL, IDENTITY, current, ok, read_rows
 from bench.report.intervals import LEVEL, Noise, seed_noise
-from bench.report.predictions import read
+from bench.report.predictions import Predicted, read
 from bench.report.same_images import judged_on
 from bench.report.significance import holm
 from bench.report.stats import padded
@@ -76,11 +76,9 @@ class Comparison:
 
 def compare(a: Path, b: Path) -> Comparison:
     """Compare the current rows of two results folders. Raises UsageError where one holds no results or the two share
-    no run with a result, DataError where stored predictions are damaged."""
+    no run with a result."""
     rows_a, rows_b = current(read_rows(a)), current(read_rows(b))
-    warnings = tuple(
-        f"{folder}: {text}" for folder, rows in ((a, rows_a), (b, rows_b)) for text in rows.attrs["warnings"]
-    )
+    warnings = [f"{folder}: {text}" for folder, rows in ((a, rows_a), (b, rows_b)) for text in rows.attrs["warnings"]]
     for rows in (rows_a, rows_b):
         rows.attrs = {}  # pandas would compare and merge them
     needed = [*IDENTITY, "test_auc", "fingerprint", "kind", "fusion", *ORIGINS]
@@ -92,7 +90,7 @@ def compare(a: Path, b: Path) -> Comparison:
     stored = [{path.name for path in (folder / "cells").glob("*.npz")} for folder in (a, b)]
     both = [paired[f"fingerprint_{side}"] + "-s" + paired["seed"].astype("string") + ".npz" for side in "ab"]
     there = both[0].isin(stored[0]) & both[1].isin(stored[1])
-    variances = [_images(part, a, b) if there[part.index].all() else np.nan for part in parts]
+    variances = [_images(part, a, b, warnings) if there[part.index].all() else np.nan for part in parts]
     cells = pd.DataFrame([_cell(part, v) for part, v in zip(parts, variances, strict=True)])
     single = [at for at, part in enumerate(parts) if part[["fusion_a", "fusion_b"]].isna().all(axis=None)]
     counted = single or list(range(len(parts)))  # what an ensemble is made of is in the mean already
@@ -108,7 +106,7 @@ def compare(a: Path, b: Path) -> Comparison:
         lost=_without(rows_a, rows_b), gained=_without(rows_b, rows_a),
         unchanged=len(parts) - _differing(paired, "fingerprint"),
         origins=tuple((what, n) for name, what in ORIGINS.items() if (n := _differing(paired, name))),
-        warnings=warnings,
+        warnings=tuple(warnings),
     )  # fmt: skip
 
 
@@ -191,17 +189,20 @@ def _interval(mean: float, noise: Noise, images: float) -> tuple[float, float]:
     return (np.nan, np.nan) if np.isnan(images) and half == 0 and mean != 0 else (mean - half, mean + half)
 
 
-def _images(part: pd.DataFrame, a: Path, b: Path) -> float:
+def _images(part: pd.DataFrame, a: Path, b: Path, warnings: list[str]) -> float:
     """Variance of the mean difference that the test images cause; NaN where the predictions of the same images by the
-    same seeds are not stored on both sides."""
-    sides = []
+    same seeds are not stored on both sides; of damaged files `warnings` says so."""
+    sides: list[Predicted | None] = []
     for side, folder in (("a", a), ("b", b)):
         names = {f"{name}_{side}": name for name in ("fingerprint", "kind")}
-        sides.append(read(part[[*IDENTITY, *names]].rename(columns=names), [folder]))
+        problems: list[str] = []
+        sides.append(read(part[[*IDENTITY, *names]].rename(columns=names), [folder], problems))
+        warnings += [f"{folder}: {text}" for text in problems]
     one, other = sides
     if (
         one is None
         or other is None
+        or one.seeds != other.seeds
         or not (np.array_equal(one.ids, other.ids) and np.array_equal(one.labels, other.labels))
     ):
         return float("nan")

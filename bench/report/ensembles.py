@@ -31,8 +31,8 @@ def section(evidence: Evidence) -> Section | None:
     every = evidence.ensembles
     if every.empty:
         return None
-    made, networks, problems = ok(every)[USED], ok(evidence.singles)[USED], list[str]()
-    read = reader(evidence.folders, problems)
+    made, networks = ok(every)[USED], ok(evidence.singles)[USED]
+    read = reader(evidence.folders, evidence.damaged)
     parts = [paragraphs(headline(networks, made, read))]
     if len(made):
         parts += [
@@ -40,7 +40,7 @@ def section(evidence: Evidence) -> Section | None:
             folded(f"All {counted(len(cells(made)), 'ensemble')}", listing(made, networks, read)),
             *diversity.parts(made, networks, read),
         ]
-    parts += [paragraphs(dict.fromkeys(problems), soft=True), *_lost(every)]
+    parts += _lost(every)
     return Section("ensembles", "Ensembles", Markup("\n").join(parts))
 
 

@@ -17,7 +17,7 @@ from bench.report.section import Evidence
 
 def export(evidence: Evidence, unreadable: Sequence[str], found: News | None, page: Path) -> list[Path]:
     """Write NAME-leaderboard.csv, NAME-results.csv and NAME-summary.md beside `page` (NAME.html), each whole or not at
-    all, and return their paths."""
+    all, and return their paths. The summary names damaged predictions that the page, written before, came upon."""
     paths = [page.with_name(f"{page.stem}-{end}") for end in ("leaderboard.csv", "results.csv", "summary.md")]
     page.parent.mkdir(parents=True, exist_ok=True)
     write_csv(evidence.board.table, paths[0])

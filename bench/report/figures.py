@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pandas as pd
 from markupsafe import Markup
 
-from bench.errors import DataError, MedtransferError
+from bench.errors import MedtransferError
 from bench.report import mistakes, predictions
 from bench.report.frames import ok
 from bench.report.leaderboard import leaderboard
@@ -106,12 +106,12 @@ def _predictions(evidence: Evidence) -> list[Section]:
     chosen = leading(evidence.board, LOOKED_INTO)
     hues = colours(leading(evidence.board, len(SERIES)))
     cells = predictions.best_cells(rows[rows["strategy"].isin(chosen)], ["dataset", "strategy"])
-    found, problems = _read(cells, evidence)
+    found, notes = _read(cells, evidence), list[str]()
     found.sort(key=lambda one: (one.dataset, chosen.index(one.strategy)))
     reliability = calibration.reliability(found, hues, "reliability", "Calibration")
     if found and reliability is None:
         few = f"no bin of probabilities has {calibration.FEWEST} predictions or more"
-        problems.append(f"No calibration diagram: {few} in any dataset.")
+        notes.append(f"No calibration diagram: {few} in any dataset.")
     body = figures(
         [
             reliability,
@@ -119,11 +119,10 @@ def _predictions(evidence: Evidence) -> list[Section]:
         ]
     )
     if not found:
-        problems = [*problems, "The predictions are not at hand: no folder holds the .npz files of these rows."]
-    best, more_problems = _read(predictions.best_cells(rows, ["dataset"]), evidence)
-    notes = paragraphs(dict.fromkeys([*problems, *more_problems]), soft=True)
+        notes.append("The predictions are not at hand: no folder holds the .npz files of these rows.")
+    best = _read(predictions.best_cells(rows, ["dataset"]), evidence)
     return [
-        Section("predictions", "Predictions", body + notes),
+        Section("predictions", "Predictions", body + paragraphs(notes, soft=True)),
         Section("mistakes", "The most confident mistakes", _mistakes(best, evidence)),
     ]
 
@@ -144,18 +143,10 @@ def _mistakes(best: Iterable[Predicted], evidence: Evidence) -> Markup:
     return (paragraphs([about], soft=True) if grids else Markup("")) + grids + paragraphs(reasons, soft=True)
 
 
-def _read(cells: Iterable[pd.DataFrame], evidence: Evidence) -> tuple[list[Predicted], list[str]]:
-    """The cells whose predictions can be read, and what is wrong with others."""
-    found, problems = [], []
-    for cell in cells:
-        try:
-            predicted = predictions.read(cell, evidence.folders)
-        except DataError as error:
-            problems.append(str(error))
-            continue
-        if predicted:
-            found.append(predicted)
-    return found, problems
+def _read(cells: Iterable[pd.DataFrame], evidence: Evidence) -> list[Predicted]:
+    """The cells whose predictions are stored."""
+    found = (predictions.read(cell, evidence.folders, evidence.damaged) for cell in cells)
+    return [one for one in found if one]
 
 
 def _key(evidence: Evidence, drawn: dict[str, str]) -> Markup:

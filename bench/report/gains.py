@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bench.errors import DataError
 from bench.report import predictions
 from bench.report.delong import image_variance
 from bench.report.intervals import Noise, seed_noise
@@ -107,11 +106,7 @@ def reader(folders: Sequence[Path], problems: list[str]) -> Read:
 
 
 def _stored(rows: pd.DataFrame, folders: Sequence[Path], problems: list[str]) -> Predicted | None:
-    try:
-        found = predictions.read(rows, folders)
-    except DataError as error:
-        problems.append(str(error))
-        return None
+    found = predictions.read(rows, folders, problems)
     if found is None or len(found.seeds) < len(rows):
         return None
     order = np.argsort(found.ids, kind="stable")  # those of imported predictions may be in any

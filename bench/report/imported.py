@@ -9,7 +9,7 @@ import pandas as pd
 from bench.report.ensembles_listed import interval
 from bench.report.frames import ok
 from bench.report.gains import Read, gain, reader
-from bench.report.markup import paragraphs, table
+from bench.report.markup import table
 from bench.report.plots.canvas import count
 from bench.report.section import Evidence, Section
 from bench.report.ways import best_network, cells
@@ -28,11 +28,9 @@ def section(evidence: Evidence) -> Section | None:
     if evidence.imported.empty:
         return None
     theirs = ok(evidence.imported)
-    problems: list[str] = []
     heads = ["Name", "Dataset", "Pixels", "Seeds", "Test AUC", "Difference", "95 %", "Compared with"]
-    lines = list(_lines(theirs, ok(evidence.rows), reader(evidence.folders, problems)))
-    body = table(CAPTION, heads, lines, heads[2:7]) + paragraphs(dict.fromkeys(problems), soft=True)
-    return Section("imported", "Made elsewhere", body)
+    lines = list(_lines(theirs, ok(evidence.rows), reader(evidence.folders, evidence.damaged)))
+    return Section("imported", "Made elsewhere", table(CAPTION, heads, lines, heads[2:7]))
 
 
 def sentences(theirs: pd.DataFrame, networks: pd.DataFrame, read: Read) -> list[str]:

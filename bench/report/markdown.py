@@ -26,7 +26,6 @@ def summary(evidence: Evidence, unreadable: Sequence[str], found: News | None) -
     """The answer, the leaderboard of strategies, what is new, and what limits the figures."""
     rows, runs = evidence.rows, evidence.runs
     unfinished = [run["name"] for run in runs if run["started_utc"] and not run["finished_utc"]]
-    cautions = words.cautions(rows, rows.attrs.get("stale", 0), unreadable, unfinished, integrity(evidence.folders))
     parts = [
         f"### medtransfer: {text(', '.join(run['name'] for run in runs))}",
         *map(text, words.answer(evidence.board, rows)),
@@ -34,15 +33,18 @@ def summary(evidence: Evidence, unreadable: Sequence[str], found: News | None) -
     ]
     if len(evidence.ensembles):
         networks, made = ok(evidence.singles), ok(evidence.ensembles)
-        parts.append(f"**Ensembles.** {text(' '.join(headline(networks, made, reader(evidence.folders, []))))}")
-    if theirs := imported.sentences(evidence.imported, ok(rows), reader(evidence.folders, [])):
+        parts.append(
+            f"**Ensembles.** {text(' '.join(headline(networks, made, reader(evidence.folders, evidence.damaged))))}"
+        )
+    if theirs := imported.sentences(evidence.imported, ok(rows), reader(evidence.folders, evidence.damaged)):
         parts += ["**Made elsewhere**", _items(map(text, theirs))]
     if found is not None:
         parts += ["**New since the last report**", _items(map(text, sentences(found)))]
-    if cautions:
+    lost = [*unreadable, *dict.fromkeys(evidence.damaged)]
+    if cautions := words.cautions(rows, rows.attrs.get("stale", 0), lost, unfinished, integrity(evidence.folders)):
         parts += ["**Limits**", _items(f"**{text(heading)}.** {text(sentence)}" for heading, sentence in cautions)]
-    if lost := reasons(rows):
-        parts += ["**Without a result**", _items(_lost(*line) for line in lost)]
+    if without := reasons(rows):
+        parts += ["**Without a result**", _items(_lost(*line) for line in without)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -98,6 +98,7 @@ def _context(evidence: Evidence, unreadable: list[str]) -> dict[str, Any]:
     rows, board, runs = evidence.rows, evidence.board, evidence.runs
     unfinished = [run["name"] for run in runs if run["started_utc"] and not run["finished_utc"]]
     sections = _sections(evidence)
+    lost = [*unreadable, *dict.fromkeys(evidence.damaged)]  # which the sections have come upon by now
     audited = tables.integrity(evidence.folders)
     carried = embedded(without_leftovers(rows, runs))  # as the leaderboard, which its script computes again
     return {
@@ -118,7 +119,7 @@ def _context(evidence: Evidence, unreadable: list[str]) -> dict[str, Any]:
         "n_ok": len(ok(rows)),
         "settings": [_setting(*key) for key in rows.groupby(["size", "fraction", "per_class"], dropna=False).groups],
         "answer": words.answer(board, rows),
-        "cautions": words.cautions(rows, rows.attrs["stale"], unreadable, unfinished, audited),
+        "cautions": words.cautions(rows, rows.attrs["stale"], lost, unfinished, audited),
         "notes": _notes(rows, runs),
         "board": board,
         "tags": carried["tags"],

@@ -10,8 +10,9 @@ Hillis, Statistics in Medicine 2007), whose readers differ between the two treat
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,16 +21,19 @@ from scipy import stats as scipy_stats
 
 from bench.contract import Kind
 from bench.metrics import decide
+from bench.report import predictions
 from bench.report.delong import image_variance
 from bench.report.frames import CELL
 from bench.report.intervals import Noise, seed_noise
 from bench.report.leaderboard import Leaderboard
 from bench.report.matrix import Matrix
-from bench.report.predictions import Predicted, read
+from bench.report.predictions import Predicted
 from bench.report.same_images import judged_on
 from bench.report.significance import TooFew
 
 BLOCK = [name for name in CELL if name != "strategy"]
+Read = Callable[[pd.DataFrame], Predicted | None]
+"""A cell's rows -> their predictions, of the seeds that are stored."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,13 +68,16 @@ class Paired:
         return _p(self.auc, self.of_images)
 
 
-def paired(board: Leaderboard, one: str, other: str, folders: Sequence[Path]) -> list[Paired | TooFew]:
+def paired(
+    board: Leaderboard, one: str, other: str, folders: Sequence[Path], problems: list[str]
+) -> list[Paired | TooFew]:
     """One entry a dataset of a leaderboard of strategies, in order, and one of their mean where there are several and
-    none lacks its predictions. Raises DataError where predictions are damaged."""
+    none lacks its predictions. Those that are damaged are named in `problems`."""
     if board.matrix is None:
         return []
     used = board.used[["fingerprint", "seed", "kind", *CELL]]
-    found = [_on(board.matrix, used, at, one, other, folders) for at in range(len(board.matrix.datasets))]
+    read = partial(predictions.read, folders=folders, problems=problems)
+    found = [_on(board.matrix, used, at, one, other, read) for at in range(len(board.matrix.datasets))]
     tests = [part for part in found if isinstance(part, Paired)]
     return [*found, _mean(tests)] if len(tests) == len(found) > 1 else found
 
@@ -115,9 +122,9 @@ def right(labels: np.ndarray, probs: np.ndarray, kind: Kind) -> np.ndarray:
     return np.stack([decide(run, kind) == labels for run in probs]).astype(float)
 
 
-def _on(matrix: Matrix, used: pd.DataFrame, at: int, one: str, other: str, folders: Sequence[Path]) -> Paired | TooFew:
+def _on(matrix: Matrix, used: pd.DataFrame, at: int, one: str, other: str, read: Read) -> Paired | TooFew:
     name = matrix.datasets[at]
-    lots = [_predictions(used, name, strategy, folders) for strategy in (one, other)]
+    lots = [_predictions(used, name, strategy, read) for strategy in (one, other)]
     if any(isinstance(lot, TooFew) for lot in lots):
         return next(lot for lot in lots if isinstance(lot, TooFew))
     first, second = (lot for lot in lots if not isinstance(lot, TooFew))
@@ -144,12 +151,12 @@ def _p(difference: float, noise: Noise) -> float:
     return float(2 * (scipy_stats.t.sf(distance, freedom) if np.isfinite(freedom) else scipy_stats.norm.sf(distance)))
 
 
-def _predictions(used: pd.DataFrame, dataset: str, strategy: str, folders: Sequence[Path]) -> list[Predicted] | TooFew:
+def _predictions(used: pd.DataFrame, dataset: str, strategy: str, read: Read) -> list[Predicted] | TooFew:
     """Of a strategy's cell in each block of a dataset."""
     rows = used[(used["dataset"].map(judged_on) == dataset) & (used["strategy"] == strategy)]
     found = []
     for _, cell in rows.groupby(BLOCK, dropna=False):
-        predicted = read(cell, folders) if cell["fingerprint"].notna().all() else None
+        predicted = read(cell) if cell["fingerprint"].notna().all() else None
         if predicted is None or len(predicted.seeds) < len(cell):
             return TooFew(f"{dataset}: not all predictions of {strategy} are stored.")
         found.append(predicted)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from bench import npzfile
 from bench.contract import KINDS, Kind
-from bench.errors import DataError
+from bench.errors import DataError, printable
 from bench.metrics import probabilities
 from bench.report import audits
 from bench.report.frames import ok
@@ -51,21 +51,25 @@ def best_cells(rows: pd.DataFrame, by: Sequence[str]) -> list[pd.DataFrame]:
     return [results[results["fingerprint"] == fingerprint] for fingerprint in best["fingerprint"]]
 
 
-def read(cell: pd.DataFrame, folders: Sequence[Path]) -> Predicted | None:
-    """The predictions of a cell's rows (one fingerprint); None where no folder holds those of any seed. Raises
-    DataError where a file is damaged or the seeds' files do not go together."""
+def read(cell: pd.DataFrame, folders: Sequence[Path], problems: list[str]) -> Predicted | None:
+    """The predictions of a cell's rows (one fingerprint); None where no folder holds those of any seed. A file that is
+    damaged counts as missing and is named in `problems`, as are seeds whose files do not go together."""
     first = cell.iloc[0]
     found = []
     for fingerprint, seed in sorted(zip(cell["fingerprint"], cell["seed"], strict=True)):
         paths = [folder / "cells" / f"{fingerprint}-s{seed}.npz" for folder in folders]
         there = [n for n, path in enumerate(paths) if path.is_file()]
         if there:
-            found.append((int(seed), there[-1], *_arrays(paths[there[-1]])))
+            try:
+                found.append((int(seed), there[-1], *_arrays(paths[there[-1]])))
+            except DataError as error:
+                problems.append(str(error))
     if not found:
         return None
     seeds, places, logits, labels, ids = zip(*found, strict=True)
     if first["kind"] not in KINDS or any(not np.array_equal(ids[0], other) for other in ids):
-        raise DataError(f"{first['fingerprint']}: its predictions do not go together. Run its cell again.")
+        problems.append(printable(f"{first['fingerprint']}: its predictions do not go together. Run its cell again."))
+        return None
     kind = cast(Kind, first["kind"])
     classes = _classes(folders[places[0]], first, logits[0].shape[1])
     probs = np.stack([probabilities(one, kind) for one in logits])
@@ -80,9 +84,8 @@ def _arrays(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     try:
         logits, labels, ids = (npzfile.array(path, f"test_{what}") for what in ("logits", "labels", "ids"))
     except DataError as error:
-        raise DataError(
-            f"{path.name} cannot be read ({error}). Delete it and its .json, and run its cell again."
-        ) from None
+        why = f"{path.name} cannot be read and counts as missing ({error})."
+        raise DataError(f"{why} Delete it and its .json, and run its cell again.") from None
     if not _go_together(logits, labels, ids):
         raise DataError(f"{path.name} does not hold predictions. Delete it and its .json, and run its cell again.")
     return logits, labels, ids

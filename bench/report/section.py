@@ -29,6 +29,9 @@ class Evidence:
     """The current rows of ensembles, with the same columns; may be empty."""
     imported: pd.DataFrame = field(default_factory=pd.DataFrame)
     """Those of predictions made elsewhere; may be empty."""
+    damaged: list[str] = field(default_factory=list)
+    """A sentence for each file of predictions that cannot be read: the sections add those that they come upon, since
+    reading all beforehand would take minutes where there are many."""
 
     @property
     def singles(self) -> pd.DataFrame:

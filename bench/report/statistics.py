@@ -136,7 +136,7 @@ def rivals(board: Leaderboard) -> list[str]:
 
 def _paired(evidence: Evidence, board: Leaderboard) -> Iterable[Markup]:
     first = board.ranked["label"].iloc[0]
-    found = [one for other in rivals(board) for one in paired(board, first, other, evidence.folders)]
+    found = [one for other in rivals(board) for one in paired(board, first, other, evidence.folders, evidence.damaged)]
     tests = [one for one in found if isinstance(one, Paired)]
     p = _corrected([one.p for one in tests])
     accuracy = _corrected([one.p_accuracy for one in tests])
