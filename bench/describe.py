@@ -28,10 +28,10 @@ def describe(plan: Plan, console: Console) -> dict[str, float]:
     todo = plan.todo
     names = [
         (len({cell.strategy for cell in plan.cells}), "strategies"),
-        (len(matrix.backbones), "backbones"),
-        (len(matrix.datasets), "datasets"),
-        (len(matrix.sizes), "sizes"),
-        (len(matrix.amounts), "amounts of data"),
+        (len({cell.backbone for cell in plan.cells}), "backbones"),
+        (len({cell.dataset for cell in plan.cells}), "datasets"),
+        (len({cell.size for cell in plan.cells}), "sizes"),
+        (len({cell.amount for cell in plan.cells}), "amounts of data"),
     ]
     product = " x ".join(counted(count, name) for count, name in names)
     protocol = matrix.protocol

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -119,6 +120,10 @@ class Plan:
         return [cell for cell in self.cells if cell.error]
 
 
+NUMBERS = ("size", "fraction", "per_class")
+"""Keys of `--only` whose values are numbers."""
+
+
 class Choice(NamedTuple):
     """One combination of the matrix's lists."""
 
@@ -141,11 +146,11 @@ def make_plan(matrix: Matrix, workspace: Path) -> Plan:
         )
     lists = (matrix.datasets, matrix.sizes, matrix.amounts, matrix.backbones, singles)
     # Neighbouring cells share images and features, so datasets and sizes change most slowly.
-    choices = [Choice(*combination) for combination in itertools.product(*lists)]
-    choices = [c for c in choices if _chosen(c, matrix.only)]
+    every = [Choice(*combination) for combination in itertools.product(*lists)]
+    choices = [c for c in every if _chosen(c, matrix.only)]
     if not choices:
         wanted = " ".join(f"--only {key}={pattern}" for key, pattern in matrix.only)
-        raise UsageError(f"{wanted}: no cell of this matrix matches. See `medtransfer plan` without it.")
+        raise UsageError(f"{wanted}: no cell of this matrix matches. {_valid(every, matrix.only)}")
     strategies = {
         name: (registry.load_strategy(name, workspace), registry.source_hash(name, workspace))
         for name in dict.fromkeys(c.strategy for c in choices)
@@ -161,7 +166,7 @@ def make_plan(matrix: Matrix, workspace: Path) -> Plan:
         _cell(matrix, workspace, c, *strategies[c.strategy], weights[c.backbone], datasets[c.dataset, c.size], natural)
         for c in choices
     ]
-    notes = [note for dataset, _, _ in datasets.values() if dataset for note in dataset.notes]
+    notes = _notes((name, dataset) for (name, _), (dataset, _, _) in datasets.items() if dataset)
     notes += _few(matrix, {name: dataset for (name, _), (dataset, _, _) in datasets.items() if dataset})
     if random := sorted({c.backbone.label for c in choices if c.backbone.weights == "random"}):
         have = "has" if len(random) == 1 else "have"
@@ -176,6 +181,16 @@ def make_plan(matrix: Matrix, workspace: Path) -> Plan:
     candidates = of_cells(cells, matrix.seeds) + imported(matrix.results, places) if fusions else []
     planned = tuple(ensembles(candidates, hashes, matrix.over))
     return Plan(matrix, workspace, cells, store.finished(matrix.results), tuple(dict.fromkeys(notes)), planned)
+
+
+def _notes(datasets: Iterable[tuple[str, Dataset]]) -> list[str]:
+    """What datasets say of themselves, each note with the names of those that say it."""
+    about: dict[str, dict[str, None]] = {}
+    for name, dataset in datasets:
+        for note in dataset.notes:
+            about.setdefault(note, {})[name] = None
+    return [note if note.startswith(next(iter(names))) else f"{', '.join(names)}: {note}"
+            for note, names in about.items()]  # fmt: skip
 
 
 def _few(matrix: Matrix, datasets: Mapping[str, Dataset]) -> list[str]:
@@ -337,12 +352,32 @@ def _chosen(choice: Choice, only: Iterable[tuple[str, str]]) -> bool:
 
 
 def _matches(choice: Choice, key: str, pattern: str) -> bool:
+    """Numbers are compared as numbers: 0.20 is 0.2."""
+    value = _value(choice, key)
+    if not value:
+        return False
+    if key in NUMBERS:
+        with contextlib.suppress(ValueError):  # a pattern such as 2*
+            return float(value) == float(pattern)
+    return matches(value, pattern)
+
+
+def _value(choice: Choice, key: str) -> str:
+    """What a pattern of `--only` is compared with; "" where the cell has none. A number of images a class is no
+    fraction."""
+    amount = choice.amount
     values = {
         "dataset": choice.dataset,
         "backbone": choice.backbone.label,
         "strategy": choice.strategy,
-        "size": choice.size,
-        "fraction": f"{choice.amount.fraction:g}",
-        "per_class": choice.amount.per_class,
+        "size": str(choice.size),
+        "fraction": "" if amount.per_class else f"{amount.fraction:g}",
+        "per_class": str(amount.per_class or ""),
     }
-    return matches(str(values[key]), pattern)
+    return values[key]
+
+
+def _valid(choices: Iterable[Choice], only: Iterable[tuple[str, str]]) -> str:
+    """The values that there are of each key of `--only`."""
+    values = {key: dict.fromkeys(value for c in choices if (value := _value(c, key))) for key, _ in only}
+    return " ".join(f"Valid for {key}: {', '.join(found) or 'none'}." for key, found in values.items())

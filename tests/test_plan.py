@@ -8,13 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from bench import store
 from bench.config import Amount
 from bench.contract import Backbone, Protocol
+from bench.describe import describe
 from bench.errors import UsageError
 from bench.plan import make_plan
 from tests.small import CHECKOUT, NET, matrix
+from tests.test_bad_input import arrays
 
 STRATEGY = '''
 from bench.finetune import FineTune
@@ -119,8 +122,36 @@ def test_only_chooses_cells_and_brackets_are_plain(tmp_path: Path) -> None:
     either = (("strategy", "linear_probe"), ("backbone", "*[:2]*"), ("strategy", "scratch"))
     of_one = make_plan(matrix(tmp_path, backbones=(NET, cut), only=either), CHECKOUT).cells
     assert [(cell.strategy, cell.backbone) for cell in of_one] == [("scratch", cut), ("linear_probe", cut)]
-    with pytest.raises(UsageError, match="--only dataset=nothing"):
+    with pytest.raises(UsageError, match=r"--only dataset=nothing: .* Valid for dataset: phantom-radiograph\."):
         make_plan(matrix(tmp_path, only=(("dataset", "nothing"),)), CHECKOUT)
+
+
+def test_only_compares_amounts_as_numbers_and_takes_no_number_of_images_for_a_fraction(tmp_path: Path) -> None:
+    amounts = (Amount(), Amount(0.2), Amount(per_class=10))
+
+    def chosen(*only: tuple[str, str]) -> list[Amount]:
+        facts = matrix(tmp_path, strategies=("scratch",), amounts=amounts, only=only)
+        return [cell.amount for cell in make_plan(facts, CHECKOUT).cells]
+
+    assert chosen(("fraction", "1")) == [Amount()]
+    assert chosen(("fraction", ".2")) == chosen(("fraction", "0.20")) == [Amount(0.2)]
+    assert chosen(("fraction", "*")) == [Amount(), Amount(0.2)]
+    assert chosen(("per_class", "1*")) == [Amount(per_class=10)]
+    with pytest.raises(UsageError, match=r"Valid for fraction: 1, 0\.2\. Valid for per_class: 10\."):
+        chosen(("fraction", "0.2"), ("per_class", "10"))
+
+
+def test_the_plan_counts_what_only_chose_and_notes_name_their_datasets(tmp_path: Path) -> None:
+    names = [f"npz:{tmp_path}/{name}.npz" for name in ("one", "two")]
+    for name in names:
+        np.savez(name.removeprefix("npz:"), **arrays())
+    plan = make_plan(matrix(tmp_path, datasets=("phantom-fundus", *names), only=(("dataset", "npz:*"),)), CHECKOUT)
+    assert f"{names[0]}, {names[1]}: split as given" in plan.notes
+    assert "split as given" not in plan.notes
+    console = Console(width=200)
+    with console.capture() as capture:
+        describe(plan, console)
+    assert capture.get().startswith("6 cells: 3 strategies x 1 backbone x 2 datasets x 1 size x 1 amount of data;")
 
 
 def test_done_rows_are_not_planned_again(tmp_path: Path) -> None:

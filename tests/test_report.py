@@ -261,6 +261,14 @@ def test_what_limits_the_figures_is_said(tmp_path: Path) -> None:
         assert sentence in text, sentence
 
 
+def test_a_note_of_a_dataset_is_told_once(tmp_path: Path) -> None:
+    folder = write(tmp_path / "demo", [one | {"notes": "split as given"} for one in rows()])
+    run = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(run | {"notes": ["breastmnist: split as given"]}))
+    text = Page(render([folder], tmp_path / "out.html").read_text(encoding="utf-8")).text
+    assert text.count("split as given") == 1
+
+
 def test_skipped_and_failed_runs_are_listed_with_reasons(html: str) -> None:
     text = re.sub(r"\s+", " ", Page(html).text)
     for reason in ('the hub cannot be reached; use weights = "file:..."', "the loss was not finite in epoch 2",

@@ -166,7 +166,9 @@ def _notes(rows: pd.DataFrame, runs: tuple[dict[str, Any], ...]) -> list[tuple[s
     """(note, number of runs it was recorded with; 0 for a note of the whole run)."""
     whole = [note for run in runs for note in run.get("notes") or [] if isinstance(note, str)]
     counts = rows["notes"].dropna().str.split("; ").explode().str.strip().value_counts().sort_index()
-    single = [(str(note), int(n)) for note, n in counts.items() if note and note not in whole]
+    # Those of the whole run name the dataset before.
+    told = {note for one in whole for note in (one, one.partition(": ")[2])}
+    single = [(str(note), int(n)) for note, n in counts.items() if note and note not in told]
     return [*((note, 0) for note in dict.fromkeys(whole)), *single]
 
 
