@@ -59,7 +59,7 @@ def execute(plan: Plan, console: Console, command: str, seconds: Mapping[str, fl
     with _one_interrupt(), claim.claimed(plan.matrix.results, plan.matrix.shard, command):
         store.sweep(plan.matrix.results)
         # Another command may have had the folder since it was looked at.
-        plan = replace(plan, done=store.finished(plan.matrix.results))
+        plan = replace(plan, done=store.finished(plan.matrix.results, plan.fingerprints))
         return _execute(plan, console, command, seconds, debug)
 
 

@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -180,7 +180,8 @@ def make_plan(matrix: Matrix, workspace: Path) -> Plan:
     hashes = {name: registry.source_hash(name, workspace) for name in fusions}
     candidates = of_cells(cells, matrix.seeds) + imported(matrix.results, places) if fusions else []
     planned = tuple(ensembles(candidates, hashes, matrix.over))
-    return Plan(matrix, workspace, cells, store.finished(matrix.results), tuple(dict.fromkeys(notes)), planned)
+    plan = Plan(matrix, workspace, cells, set(), tuple(dict.fromkeys(notes)), planned)
+    return replace(plan, done=store.finished(matrix.results, plan.fingerprints))
 
 
 def _notes(datasets: Iterable[tuple[str, Dataset]]) -> list[str]:

@@ -161,6 +161,15 @@ def test_done_rows_are_not_planned_again(tmp_path: Path) -> None:
     assert make_plan(matrix(tmp_path), CHECKOUT).missing(cell) == [1]
 
 
+@pytest.mark.parametrize("content", [b"", b'{"status": "ok", "lr": 0.0'])
+def test_a_row_that_was_cut_off_is_run_again(tmp_path: Path, content: bytes) -> None:
+    cell = make_plan(matrix(tmp_path), CHECKOUT).cells[0]
+    for seed in range(2):
+        store.publish(tmp_path, {"fingerprint": cell.fingerprint, "seed": seed, "status": "ok"})
+    (tmp_path / "cells" / f"{cell.fingerprint}-s0.json").write_bytes(content)
+    assert make_plan(matrix(tmp_path), CHECKOUT).missing(cell) == [0]
+
+
 def test_a_network_that_cannot_take_so_small_an_image_is_skipped_with_the_reason(tmp_path: Path) -> None:
     deep = Backbone("densenet121", weights="random")
     plan = make_plan(matrix(tmp_path, backbones=(deep,), sizes=(16,), strategies=("scratch",)), CHECKOUT)
