@@ -84,8 +84,10 @@ def images_and_labels(path: Path, split: str, large: int = LARGE) -> tuple[np.nd
         images = images[..., 0]
     square = images.ndim in (3, 4) and images.shape[1] == images.shape[2] and images.shape[3:] in ((), (3,))
     if not square or 0 in images.shape[1:]:
+        first = images.ndim == 4 and images.shape[1] in (1, 3)
+        fix = " Move the channels last: np.moveaxis(images, 1, -1)." if first else ""
         raise DataError(
-            f"{where} has shape {images.shape}, expected square images: [N, S, S] (gray) or [N, S, S, 3] (RGB)."
+            f"{where} has shape {images.shape}, expected square images: [N, S, S] (gray) or [N, S, S, 3] (RGB).{fix}"
         )
     if not len(images):
         raise DataError(f"{where} has shape {images.shape}: there is no image in it. Add some (val may be left out).")
@@ -96,7 +98,8 @@ def images_and_labels(path: Path, split: str, large: int = LARGE) -> tuple[np.nd
 
 def _labels(where: str, labels: np.ndarray, count: int) -> np.ndarray:
     if labels.dtype.kind not in "iub":
-        raise DataError(f"{where} has dtype {labels.dtype}, expected integers. Use .astype(np.int64).")
+        fix = ".astype(np.int64)" if labels.dtype.kind == "f" else "np.unique(labels, return_inverse=True)[1]"
+        raise DataError(f"{where} has dtype {labels.dtype}, expected integers. Use {fix}.")
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim not in (1, 2) or 0 in labels.shape or len(labels) != count:

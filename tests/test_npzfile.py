@@ -99,6 +99,8 @@ def test_python_objects_are_refused_without_unpickling(tmp_path: Path) -> None:
         ({"train_images": np.zeros((20, 28, 28), dtype=np.float32)}, "dtype float32, expected uint8"),
         ({"train_images": np.zeros((20, 28, 30), dtype=np.uint8)}, "expected square images"),
         ({"train_images": np.zeros((20, 28, 28, 4), dtype=np.uint8)}, "expected square images"),
+        ({"train_images": np.zeros((20, 3, 28, 28), dtype=np.uint8)}, r"np\.moveaxis\(images, 1, -1\)"),
+        ({"train_labels": np.array(["a", "b"] * 10)}, r"np\.unique\(labels, return_inverse=True\)\[1\]"),
         ({"train_images": np.zeros((20, 0, 0), dtype=np.uint8)}, "expected square images"),
         ({"train_images": np.zeros((0, 28, 28), dtype=np.uint8)}, "there is no image in it"),
         ({"train_labels": np.zeros(19, dtype=np.int64)}, r"shape \(19,\), expected \[20\]"),
