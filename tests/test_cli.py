@@ -64,6 +64,7 @@ def test_flags_in_messages_are_the_flags_there_are() -> None:
         (("new", "strategy", "3x"), "letters, digits and underscores"),
         (("new", "strategy", "scratch"), "Choose another name"),
         (("check", "nothing.py"), "nothing.py"),
+        (("check", "scrach"), 'Did you mean "scratch"'),
         (("report", "nothing"), "nothing"),
     ],
 )
@@ -74,6 +75,13 @@ def test_wrong_usage_is_one_line_and_exit_code_2(workspace: Path, words: tuple[s
     assert message in err
     assert len(err.strip().splitlines()) == 1
     assert not list(workspace.iterdir())
+
+
+def test_check_takes_a_name_for_its_file(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[Path] = []
+    monkeypatch.setattr("bench.check.check_strategy", lambda path, console: checked.append(path) or True)
+    assert invoke("new", "strategy", "mine")[0] == invoke("check", "mine")[0] == 0
+    assert [path.relative_to(workspace) for path in checked] == [Path("strategies/mine.py")]
 
 
 @pytest.mark.parametrize(

@@ -52,14 +52,17 @@ def list_(
 
 @app.command()
 def check(
-    file: Annotated[Path, typer.Argument(help="A strategy's file, such as strategies/mine.py.")], debug: Debug = False
+    file: Annotated[Path, typer.Argument(help="A strategy's file, such as strategies/mine.py, or its name.")],
+    debug: Debug = False,
 ) -> None:
     """Run the contract suite on one strategy."""
 
     def action() -> bool:
+        from bench import registry
         from bench.check import check_strategy
 
-        return check_strategy(file, Console())
+        path = file if file.suffix or file.exists() else registry.source(str(file), Path.cwd())
+        return check_strategy(path, Console())
 
     guarded(action, debug)
 
