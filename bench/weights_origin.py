@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -91,6 +92,7 @@ def resolve(backbone: Backbone) -> Weights:
         return Weights("random", "random", None)
     if kind == "file":
         path = _existing(name)
+        _check_format(path)
         return Weights(_sha256(path), backbone.weights, path)
     if kind == "bundled":
         bundled = bundled_weights(name)
@@ -179,6 +181,28 @@ def read_state(path: Path) -> dict[str, Tensor]:
         what = f'"{odd[0]}" is not a plain tensor with a name' if odd else "it is empty"
         raise WeightsError(f"{path}: not a state dict ({what}). Save `model.state_dict()` alone, best as .safetensors.")
     return state
+
+
+def _check_format(path: Path) -> None:
+    """What a glance shows, before a run is planned with the file. Raises WeightsError where it is of no format of
+    weights, or a .safetensors is not as long as its header says."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+            if path.suffix != ".safetensors":
+                whole = head.startswith(b"\x80") or zipfile.is_zipfile(path)  # a pickle, as torch once wrote, or a zip
+            else:
+                size, length = path.stat().st_size, int.from_bytes(head, "little")
+                entries = json.loads(file.read(length)) if length < size else {}
+                ends = [entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"]
+                whole = length < size and 8 + length + max(ends, default=0) == size
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({brief(error)}). Check its permissions.") from error
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):  # the header is no JSON, or another
+        whole = False
+    if not whole:
+        kind = "safetensors" if path.suffix == ".safetensors" else "PyTorch"
+        raise WeightsError(f"{path}: cut short, or not a {kind} file at all. Copy or download it again.")
 
 
 def _check_unpacked(path: Path) -> None:

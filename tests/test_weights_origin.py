@@ -260,6 +260,21 @@ def test_tensors_that_are_more_or_less_than_values_are_refused(tmp_path: Path, v
         build_features(Backbone("test_resnet", f"file:{tmp_path}/net.pth"), 0)
 
 
+@pytest.mark.parametrize(("name", "kind"), [("net.safetensors", "safetensors"), ("net.pt", "PyTorch")])
+def test_a_file_that_is_cut_short_or_something_else_is_refused_before_it_is_loaded(
+    tmp_path: Path, name: str, kind: str
+) -> None:
+    path, net = tmp_path / name, Backbone("test_resnet", f"file:{tmp_path}/{name}")
+    state = {"conv1.0.weight": torch.zeros(9)}
+    save_file(state, path) if kind == "safetensors" else torch.save(state, path)
+    whole = path.read_bytes()
+    assert resolve(net).path == path
+    for content in (whole[:-30], whole[:20], b"", b"some notes, which are no weights\n"):
+        path.write_bytes(content)
+        with pytest.raises(WeightsError, match=rf"{name}: cut short, or not a {kind} file"):
+            resolve(net)
+
+
 @pytest.mark.parametrize("state", [[1], torch.zeros(1), {0: torch.zeros(1)}, {"model": None}, {"state_dict": "x"}])
 def test_what_is_no_state_dict_is_refused(tmp_path: Path, state: object) -> None:
     torch.save(state, tmp_path / "net.pth")
