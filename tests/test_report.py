@@ -261,6 +261,24 @@ def test_what_limits_the_figures_is_said(tmp_path: Path) -> None:
         assert sentence in text, sentence
 
 
+@pytest.mark.parametrize(
+    ("tolerance", "says"),
+    [
+        (
+            1.0,
+            "on validation AUC, and among AUCs within one standard error of the highest on the lower validation loss;",
+        ),
+        (0, "Hyperparameters were chosen on validation AUC;"),
+        ("much", "Hyperparameters were chosen on validation AUC;"),
+    ],
+)
+def test_the_page_says_how_trials_were_chosen(tmp_path: Path, tolerance: object, says: str) -> None:
+    folder = write(tmp_path / "demo", rows(1))
+    run = {"name": "demo", "matrix": {"protocol": {"tolerance": tolerance}}}
+    (folder / "run.json").write_text(json.dumps(run))
+    assert says in Page(render([folder], tmp_path / "out.html").read_text(encoding="utf-8")).text
+
+
 def test_a_note_of_a_dataset_is_told_once(tmp_path: Path) -> None:
     folder = write(tmp_path / "demo", [one | {"notes": "split as given"} for one in rows()])
     run = json.loads((folder / "run.json").read_text())

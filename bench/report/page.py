@@ -133,6 +133,7 @@ def _context(evidence: Evidence, unreadable: list[str]) -> dict[str, Any]:
         "costs": tables.costs(board.used, evidence.trials),
         "datasets": tables.datasets(rows),
         "integrity": audited,
+        "chosen_by": _chosen_by(runs),
         "provenance": tables.provenance(rows),
     }
 
@@ -170,6 +171,20 @@ def _notes(rows: pd.DataFrame, runs: tuple[dict[str, Any], ...]) -> list[tuple[s
     told = {note for one in whole for note in (one, one.partition(": ")[2])}
     single = [(str(note), int(n)) for note, n in counts.items() if note and note not in told]
     return [*((note, 0) for note in dict.fromkeys(whole)), *single]
+
+
+def _chosen_by(runs: tuple[dict[str, Any], ...]) -> str:
+    """How trials were chosen, by the tolerances that the runs say they had."""
+    protocols = [matrix.get("protocol") for run in runs if isinstance(matrix := run.get("matrix"), dict)]
+    told = [protocol.get("tolerance") for protocol in protocols if isinstance(protocol, dict)]
+    found = sorted({one for one in told if isinstance(one, int | float) and one > 0})
+    if not found:
+        return "Hyperparameters were chosen on validation AUC"
+    within = " or ".join("one standard error" if one == 1 else f"{one:g} standard errors" for one in found)
+    return (
+        f"Hyperparameters were chosen on validation AUC, and among AUCs within {within} of the highest "
+        "on the lower validation loss"
+    )
 
 
 def _setting(size: int, fraction: float, per_class: int | None) -> str:
