@@ -353,3 +353,20 @@ def test_nothing_to_compare_is_said(table: Any) -> None:
     assert "no dataset where all of them have results" in answer(leaderboard(apart), apart)[0]
     empty = table([])
     assert answer(leaderboard(empty), empty) == ["Nothing can be said: no run has a result."]
+
+
+def test_strategies_that_were_not_run_alike_are_a_grave_caution(table: Any) -> None:
+    one = {"epochs": 1, "trials": 1}
+    made = [*cell("d", "b", "linear_probe", [0.6, 0.61], **one), *cell("d", "b", "full_finetune", [0.6, 0.62], **one)]
+    alike = [*made, *cell("e", "b", "linear_probe", [0.7, 0.71], epochs=6), *cell("d", "c", "scratch", [0.5, 0.5])]
+    # Other epochs on other images, on another network, or with more images are no difference of strategies; nor is a
+    # second domain that others do not take, or a cell without a result.
+    alike += cell("d", "b", "full_finetune", [0.8, 0.81], per_class=10, epochs=6, fingerprint="few")
+    alike += cell("d", "b", "dann", [0.5, 0.51], second="skimage", **one)
+    alike += cell("d", "b", "bss", [0.5, 0.51], status="failed", test_auc=None)
+    assert "Not run alike" not in dict(cautions(table(alike)))
+    rows = table([*alike, *cell("d", "b", "l2_sp", [0.9, 0.91], epochs=12, trials=3)])
+    heading, said = cautions(rows)[0]
+    assert heading == "Not run alike"
+    assert "The protocol of strategies differs on d: dann, full_finetune and linear_probe (1 epoch, 1 trial)" in said
+    assert "; l2_sp (12 epochs, 3 trials)." in said

@@ -21,7 +21,8 @@ from bench.cli import app
 from bench.report import plots
 from bench.report.frames import current, read_rows
 from bench.report.leaderboard import leaderboard
-from bench.report.page import render
+from bench.report.markdown import summary
+from bench.report.page import gather, render
 from bench.report.tables import integrity
 from bench.report.terminal import terminal_summary
 from tests.fake_results import Row, audited, row, rows, write
@@ -372,6 +373,15 @@ def test_the_terminal_says_why_nothing_is_ranked(tmp_path: Path) -> None:
     assert "no ranking: no block" in said
     assert "Run all of them on the same datasets" in said
     assert "no ranking" not in terminal(current(read_rows(write(tmp_path / "one", apart[:1]))))
+
+
+def test_the_terminal_and_the_summary_say_which_strategies_were_not_run_alike(tmp_path: Path) -> None:
+    made = [row("d", "b", "scratch", 0, 0.7, epochs=1), row("d", "b", "full_finetune", 0, 0.8, epochs=12)]
+    folder = write(tmp_path / "mixed", made)
+    said = "not run alike: The protocol of strategies differs on d: scratch (1 epoch); full_finetune (12 epochs)."
+    assert said in terminal(current(read_rows(folder)))
+    assert "**Not run alike.** The protocol of strategies" in summary(*gather([folder]), None)
+    assert "not run alike" not in terminal(current(read_rows(write(tmp_path / "alike", made[:1]))))
 
 
 @pytest.mark.usefixtures("no_figures")

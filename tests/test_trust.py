@@ -174,6 +174,7 @@ def test_mixed_sources_are_named(tmp_path: Path) -> None:
     made[9] |= {"pretrained": True}
     for one in made[16:]:
         one["licence"] = None
+    made[28]["trials"] = made[29]["trials"] = 9
     said = text_of(evidence(write(tmp_path / "run", made)))
     for text in (
         "rows come from different images or splits: d at 64 px",
@@ -181,13 +182,15 @@ def test_mixed_sources_are_named(tmp_path: Path) -> None:
         "rows come from different weights: mine",
         "2 devices: times cannot be compared",
         "2 engines",
+        "The protocol of strategies differs on e: scratch (4 trials); linear_probe (9 trials).",
         "1 run from code that no commit records",
         "Not for commercial use: d",
         "Not known, so ask before passing images or models on: e",
     ):
         assert text in said, text
     clean = text_of(evidence(write(tmp_path / "clean", full())))
-    for text in ("One hash for each dataset and size", "One device", "none forbids commercial use", "One commit."):
+    for text in ("One hash for each dataset and size", "One device", "none forbids commercial use", "One commit.",
+                 "The same for strategies that are compared."):  # fmt: skip
         assert text in clean, text
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import pandas as pd
 from markupsafe import Markup
 
+from bench.report.budgets import unequal
 from bench.report.section import Evidence
 from bench.report.tables import integrity
 
@@ -22,6 +23,7 @@ def audit(evidence: Evidence) -> Markup:
         ("Images", _one_each(rows, ["dataset", "size"], "data_hash", "dataset and size", "images or splits")),
         ("Weights", _one_each(pretrained, ["backbone"], "weights_hash", "backbone", "weights")),
         ("Strategies", _one_each(rows, ["strategy"], "source_hash", "strategy", "source code")),
+        ("Protocol", unequal(rows) or ("The same for strategies that are compared." if len(rows) else "")),
         ("Harness", _one_all(rows["engine"], "One engine.", "engines: their rows are no fair comparison.")),
         ("Libraries", _one_all(rows["versions"], "One set of versions.", libraries)),
         ("Device", _one_all(rows["device"], "One device.", "devices: times cannot be compared.")),

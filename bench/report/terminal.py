@@ -10,6 +10,7 @@ import pandas as pd
 from rich.markup import escape
 from rich.table import Table
 
+from bench.report.budgets import unequal
 from bench.report.ensembles import headline
 from bench.report.frames import apart, ok
 from bench.report.gains import reader
@@ -26,8 +27,8 @@ def terminal_summary(
     title: str = "Strategies",
 ) -> Table:
     """Strategies of current rows (see `frames.current`), best mean rank first, and the best ensemble and predictions
-    made elsewhere, whose intervals are over test images too where `folders` hold the predictions. `runs` are the
-    run.json of the folders, which tell what nobody asks for any more."""
+    made elsewhere, whose intervals are over test images too where `folders` hold the predictions, and whether all
+    were run alike. `runs` are the run.json of the folders, which tell what nobody asks for any more."""
     networks, made, theirs = apart(rows)
     board = leaderboard(without_leftovers(networks, runs))
     table = Table(title=escape(title), title_justify="left", caption_justify="left")
@@ -42,6 +43,8 @@ def terminal_summary(
     table.caption = f"complete blocks: {board.blocks_used}, datasets: {len(board.datasets)}{left_out}"
     if not board.blocks_used and (board.table["runs"] > 0).sum() > 1:
         table.caption += f"\nno ranking: {NO_BLOCK}"
+    if said := unequal(networks):
+        table.caption += f"\nnot run alike: {escape(said)}"
     if len(made):
         table.caption += "\nensembles: " + escape(
             " ".join(headline(ok(pd.concat([networks, theirs])), ok(made), reader(folders, [])))
