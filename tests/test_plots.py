@@ -219,6 +219,31 @@ def test_a_strategy_that_lacks_an_amount_has_no_line(tmp_path: Path, monkeypatch
     assert [line.get_xdata().tolist() for line in axes.lines] == [[10, 100]]
 
 
+def test_lines_over_amounts_are_named_and_whatever_has_none_is_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few, every = {"n_train": 20, "per_class": 10, "epochs": 20}, {"n_train": 546, "epochs": 6}
+    more = {"n_train": 100, "per_class": 50}
+    made = [
+        row("d", "b", s, seed, 0.8 + seed / 100, **amount, fingerprint=f"{s}{amount['n_train']}")
+        for s, given in (("probe", (few, every)), ("tuned", (few,)), ("other", (few, every, more)))
+        for amount in given for seed in range(2)
+    ]  # fmt: skip
+    rows = current(read_rows(write(tmp_path / "run", made)))
+    assert amounts.several(rows) == ({"other"}, {"probe"})
+    both = rows[(rows["n_train"] != 100).fillna(False)]
+    assert amounts.several(both) == ({"other", "probe"}, set())
+    one = {"probe": SERIES[0]}
+    figure = figure_of(monkeypatch, amounts, lambda: amounts.efficiency(both, one, "x", "x"))
+    assert [text.get_text() for legend in figure.legends for text in legend.get_texts()] == ["probe"]
+    caption = amounts.efficiency(both, one, "x", "x").caption
+    assert "on which probe has results" in caption
+    assert "differs along a line: 10 a class: 20 epochs; all: 6 epochs." in caption
+    assert "Of 2 strategies with several amounts the 1 of the best mean rank are drawn." in caption
+    caption = amounts.efficiency(rows, {"other": SERIES[0]}, "x", "x").caption
+    assert "Without a line, for they were run with some of the amounts only: probe." in caption
+
+
 def test_marks_at_1_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = [row("d", "b", "a", seed, auc, val_auc=auc) for seed, auc in enumerate((0.4, 1.0))]
     rows = current(read_rows(write(tmp_path / "run", made)))
@@ -270,7 +295,9 @@ def test_the_control_is_among_the_leading_and_colours_do_not_depend_on_ranks(tmp
     board = leaderboard(current(read_rows(write(tmp_path / "run", given_rows))))
     assert leading(board, 2) == ["x", "scratch"]
     assert leading(board, 9) == ["x", "y", "z", "scratch"]
+    assert leading(board, 2, {"y", "z"}) == ["y", "z"]
     assert colours(["z", "x"]) == colours(["x", "z"])
+    assert colours(["a", "x"], colours(["x", "z"])) == {"x": SERIES[0], "a": SERIES[1]}
     assert len(MARKERS) == len(SERIES)
 
 

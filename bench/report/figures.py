@@ -89,10 +89,11 @@ def _learning(evidence: Evidence) -> Section:
     hues = colours(leading(evidence.board, len(SERIES)))
     size = rows["size"].iloc[0]
     of_size = evidence.rows[(evidence.rows["size"] == size).fillna(False)]
+    own = colours(leading(evidence.board, len(SERIES), amounts.several(of_size)[0]), hues)
     body = figures(
         [
             learning.curves(rows, hues, "curves", f"Learning curves, {name}"),
-            amounts.efficiency(of_size, hues, "amounts", f"Test AUC by amount of training data, {size} px"),
+            amounts.efficiency(of_size, own, "amounts", f"Test AUC by amount of training data, {size} px"),
         ]
     )
     return Section("learning", "Learning", _key(evidence, hues) + body if body else body)

@@ -8,12 +8,38 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from bench.report.budgets import along
 from bench.report.frames import ok
 from bench.report.intervals import mean_interval
-from bench.report.plots.canvas import INK, Picture, count, label, legend, log_axis, marker, panels, short, style, svg
+from bench.report.plots.canvas import (
+    INK,
+    Picture,
+    count,
+    label,
+    legend,
+    listed,
+    log_axis,
+    marker,
+    panels,
+    short,
+    style,
+    svg,
+)
 from bench.report.plots.choice import complete, said_left_out
 
 DATASETS = 15
+
+
+def several(rows: pd.DataFrame) -> tuple[set[str], set[str]]:
+    """Of rows of one size, the strategies with a result for every amount of training images that a dataset of several
+    has, and those that have only some of a dataset's, but more than one: a line through these would hide a gap."""
+    results = ok(rows).dropna(subset=["n_train"])
+    every = results.groupby("dataset")["n_train"].nunique()
+    own = results.groupby(["dataset", "strategy"])["n_train"].nunique()
+    own = own[own > 1]
+    whole = own == own.index.get_level_values("dataset").map(every)
+    full = set(own.index[whole].get_level_values("strategy"))
+    return full, set(own.index.get_level_values("strategy")) - full
 
 
 def crossings(x: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -43,11 +69,12 @@ def takeovers(x: np.ndarray, lines: Mapping[str, np.ndarray]) -> list[tuple[floa
 
 
 def efficiency(rows: pd.DataFrame, colours: Mapping[str, str], name: str, title: str) -> Picture | None:
-    """Mean test AUC against training images in rows of one size, one panel a dataset that has several amounts."""
+    """Mean test AUC against training images in rows of one size, one panel a dataset that has several amounts. Lines
+    are those strategies that have a colour, and results for every amount of the dataset (see `several`)."""
+    full, some = several(rows)
     results = ok(rows).dropna(subset=["n_train"])
-    results = results[results["strategy"].isin(list(colours))]
-    # A strategy that was not run with every amount of its dataset has no line there.
     amounts = results.groupby("dataset")["n_train"].nunique()
+    results = results[results["strategy"].isin(list(colours))]
     own = results.groupby(["dataset", "strategy"])["n_train"].transform("nunique")
     results = results[own == results["dataset"].map(amounts)]
     results = complete(results, ["dataset", "backbone"], ["strategy", "n_train"])
@@ -83,18 +110,25 @@ def efficiency(rows: pd.DataFrame, colours: Mapping[str, str], name: str, title:
             axes.grid(True)
             axes.locator_params(axis="y", nbins=4)
         label(grid, "training images (log scale)", "mean test AUC")
-        legend(figure, {strategy: colours[strategy] for strategy in sorted(results["strategy"].unique())}, lines=True)
+        drawn = sorted(results["strategy"].unique())
+        legend(figure, {strategy: colours[strategy] for strategy in drawn}, lines=True, single=True)
         text = f"One panel a dataset. Highest with the most images: {'; '.join(leaders)}."
         text += f" The lead changes: {'; '.join(words)}." if words else " The lead changes nowhere."
-        drawn = svg(figure, name, title, text)
+        image = svg(figure, name, title, text)
+    whose = "all drawn strategies have" if len(drawn) > 1 else f"{drawn[0]} has"
     caption = (
-        f"Means over {count(results['backbone'].nunique(), 'backbone')} on which all drawn strategies have results "
+        f"Means over {count(results['backbone'].nunique(), 'backbone')} on which {whose} results "
         f"with every amount of their dataset, n = {count(len(results), 'run')}; bars are 95 % intervals over seeds. "
         "A ring marks where the highest mean changes, on straight lines between the amounts that were run"
         + (f": {'; '.join(words[:6])}{' and others' if len(words) > 6 else ''}." if words else "; there is none.")
         + " Where bars overlap, a ring may be chance."
     )
-    return Picture(title, drawn, caption + said_left_out(len(datasets), len(every), "datasets", "first by name"), width)
+    if budgets := along(results):
+        caption += f" More images is not all that differs along a line: {budgets}."
+    caption += said_left_out(len(drawn), len(full), "strategies with several amounts", "of the best mean rank")
+    if some:
+        caption += f" Without a line, for they were run with some of the amounts only: {listed(sorted(some))}."
+    return Picture(title, image, caption + said_left_out(len(datasets), len(every), "datasets", "first by name"), width)
 
 
 def _round(images: float) -> str:

@@ -122,9 +122,12 @@ def dots(axes: Axes, x: Any, y: Any, colour: str, size: float, alpha: float = 1.
     axes.autoscale_view()
 
 
-def legend(figure: Figure, colours: Mapping[str, str], lines: bool = False, round_ones: bool = False) -> None:
-    """Names with their colours and markers, below the figure; nothing for a single name."""
-    if len(colours) > 1:
+def legend(
+    figure: Figure, colours: Mapping[str, str], lines: bool = False, round_ones: bool = False, single: bool = False
+) -> None:
+    """Names with their colours and markers, below the figure; of a single name only where nothing else would say
+    (`single`) whose the marks are."""
+    if len(colours) > 1 or single:
         marks = {name: "o" if round_ones else marker(colour) for name, colour in colours.items()}
         # A letter takes about a fourteenth of an inch, a marker with its room half of one.
         across = int(figure.get_size_inches()[0] / (max(len(short(name)) for name in colours) / 14 + 0.5))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,19 +16,23 @@ from bench.report.plots.canvas import SERIES
 SETTING = ["size", "fraction", "per_class"]
 
 
-def leading(board: Leaderboard, most: int) -> list[str]:
-    """The strategies of the best mean rank, best first; the control is among them, in the last place if need be."""
+def leading(board: Leaderboard, most: int, among: Collection[str] | None = None) -> list[str]:
+    """The strategies of the best mean rank (of `among`, where given), best first; the control is among them, in the
+    last place if need be."""
     table = board.ranked if len(board.ranked) else board.table[board.table["runs"] > 0]
-    names = table["strategy"].tolist()
+    names = [name for name in table["strategy"] if among is None or name in among]
     chosen = names[:most]
     if board.control in names and board.control not in chosen:
         chosen[-1] = board.control
     return chosen
 
 
-def colours(strategies: Sequence[str]) -> dict[str, str]:
-    """Strategy -> marker colour of the canvas, for up to six; by name, so that it is the same in every figure."""
-    return dict(zip(sorted(strategies)[: len(SERIES)], SERIES, strict=False))
+def colours(strategies: Sequence[str], known: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
+    """Strategy -> marker colour of the canvas, for up to six; by name, so that it is the same in every figure. Those
+    that are `known` from other figures keep theirs."""
+    kept = {name: known[name] for name in strategies if name in known}
+    free = [colour for colour in SERIES if colour not in kept.values()]
+    return kept | dict(zip(sorted(set(strategies) - set(kept)), free, strict=False))
 
 
 def settings(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
