@@ -18,6 +18,7 @@ from bench.errors import UsageError
 from bench.report.frames import compact
 from tests.fake_reference import AMOUNTS, BACKBONES, DATASETS, GAINS, reference
 from tests.fake_results import Row, row
+from tests.small import CHECKOUT
 
 
 def add(folder: Path, *more: Row) -> None:
@@ -31,6 +32,7 @@ def told(run: dict[str, object], folder: Path) -> None:
 
 def test_tasks_and_cells_are_those_of_networks_on_one_domain(tmp_path: Path) -> None:
     folder = reference(tmp_path / "r")
+    told({"protocol": {"epochs": 2, "trials": 1}}, folder)
     here = {"size": 32, "per_class": 10, "epochs": 2, "trials": 1}
     add(
         folder,
@@ -70,9 +72,9 @@ def test_of_a_task_only_the_rows_of_one_budget_count(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(read([folder]).cells, read([reference(tmp_path / "same")]).cells)
 
     longer = read([reference(tmp_path / "long", lambda r: r | ({"epochs": 9} if r["dataset"] == "a" else {}))])
-    assert longer.notes == (
+    assert longer.notes[0] == (
         "tasks of the reference had different budgets (9 epochs, 1 trials and 2 epochs, 1 trials), and are taken as "
-        "alike",
+        "alike"
     )
 
 
@@ -121,6 +123,33 @@ def test_the_protocol_is_what_run_json_says_as_far_as_a_matrix_could(tmp_path: P
     assert set(read([folder]).protocols) == {Protocol(epochs=2, trials=1, batch_size=16)}
     told({"protocol": {"epochs": 2, "trials": 3, "batch_size": 16}}, folder)
     assert set(read([folder]).protocols) == {Protocol(epochs=2, trials=1)}
+
+
+def test_of_several_protocols_that_of_the_amount_counts_and_a_guess_is_said(tmp_path: Path) -> None:
+    folder = reference(tmp_path / "r", lambda one: one | {"epochs": {10: 20, 30: 20, 300: 4}[one["per_class"]]})
+
+    def command(epochs: int, per_class: int, batch: int) -> dict[str, object]:
+        amounts = [{"fraction": 1.0, "per_class": per_class}]
+        return {"amounts": amounts, "protocol": {"epochs": epochs, "trials": 1, "batch_size": batch}}
+
+    def batches(*listed: object) -> list[int]:
+        (folder / "run.json").write_text(json.dumps({"matrix": command(4, 300, 32), "protocols": listed}))
+        knowledge = read([folder])
+        return [knowledge.protocol(2 * images, 2).batch_size for images in (10, 30, 300)]
+
+    guess = "no run.json says what 20 epochs and 1 trials were run with, so batch size and the like are a guess"
+    assert batches(command(20, 10, 16), command(20, 30, 8)) == [16, 8, 32]
+    assert guess not in read([folder]).notes
+    assert batches(command(20, 10, 16), None, 3) == [16, 32, 32]
+    assert guess in read([folder]).notes
+
+
+def test_the_reference_tells_every_protocol_that_it_was_run_with() -> None:
+    knowledge = read([CHECKOUT / "results" / "reference"])
+    told = {(task.images // task.classes == 10, p.epochs, p.batch_size) for task, p in zip(
+        knowledge.tasks, knowledge.protocols, strict=True)}  # fmt: skip
+    assert told == {(True, 20, 16), (False, 6, 32)}
+    assert not [note for note in knowledge.notes if "guess" in note]
 
 
 def test_a_task_is_given_the_epochs_of_the_most_similar_amount(tmp_path: Path) -> None:

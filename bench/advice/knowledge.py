@@ -113,7 +113,9 @@ def read(folders: Sequence[Path], leave_out: Collection[str] = ()) -> Knowledge:
             notes.append(f"{key[0]} {key[1]} px is left out: it has no {ANCHOR}")
             continue
         tasks.append(_facts(part, anchors.to_dict(), audits))
-        protocols.append(_protocol(part, runs))
+        protocol, guess = _protocol(part, runs)
+        protocols.append(protocol)
+        notes += [guess] if guess and guess not in notes else []
         table = _cells(part[part["backbone"].isin(anchors.index)])
         cells.append(table.assign(task=len(tasks) - 1))
     if len({task.dataset for task in tasks}) < FEWEST:
@@ -180,14 +182,29 @@ def _cells(part: pd.DataFrame) -> pd.DataFrame:
     return table.drop(columns=["seeds", "between", "error"])
 
 
-def _protocol(rows: pd.DataFrame, runs: Sequence[Mapping[str, Any]]) -> Protocol:
-    """The rows' epochs and trials, which are one budget; the rest as the run says that has these, else the one with
-    as many trials (a study's epochs differ with the amount of data); what no run.json says is the default."""
-    epochs, trials = int(rows["epochs"].iloc[0]), int(rows["trials"].iloc[0])
-    alike = [told for told in map(recipe, runs) if told.get("trials") == trials]
-    told = next((one for one in alike if one.get("epochs") == epochs), alike[0] if alike else {})
+def _protocol(rows: pd.DataFrame, runs: Sequence[Mapping[str, Any]]) -> tuple[Protocol, str]:
+    """The rows' epochs and trials, which are one budget; the rest as told for these and this amount of data. Where
+    that is not told: as for the same trials at least (a study's epochs differ with the amount), else the default, and
+    then a note that it is a guess."""
+    first = rows.iloc[0]
+    epochs, trials = int(first["epochs"]), int(first["trials"])
+    amount = (float(first["fraction"]), None if pd.isna(first["per_class"]) else int(first["per_class"]))
+    alike = [one for run in runs for one in _told(run) if one[1].get("trials") == trials]
+    exact = [told for amounts, told in alike if told.get("epochs") == epochs and amount in (amounts or [amount])]
+    told = next(iter(exact or [told for _, told in alike]), {})
     known = {name: value for name, value in told.items() if _may_be(name, value)}
-    return Protocol(**known | {"epochs": epochs, "trials": trials})
+    guess = f"no run.json says what {epochs} epochs and {trials} trials were run with, so batch size and the like"
+    return Protocol(**known | {"epochs": epochs, "trials": trials}), "" if exact else f"{guess} are a guess"
+
+
+def _told(run: Mapping[str, Any]) -> Iterator[tuple[list[tuple[Any, Any]], Mapping[str, Any]]]:
+    """Amounts of data (none where it does not say) and the protocol that they were run with: of the last command, and
+    of all that a published folder lists as `protocols`, since run.json itself holds no others."""
+    listed = run.get("protocols")
+    for one in [run.get("matrix"), *(listed if isinstance(listed, list) else [])]:
+        amounts = one.get("amounts") if isinstance(one, dict) else None
+        known = [a for a in amounts if isinstance(a, dict)] if isinstance(amounts, list) else []
+        yield [(a.get("fraction"), a.get("per_class")) for a in known], recipe({"matrix": one})
 
 
 def _may_be(name: str, value: Any) -> bool:
