@@ -107,7 +107,9 @@ def advise(asked: Asked, workspace: Path) -> Advice:
         matrix = replace(matrix, settings={AUGMENTED: {"policy": asked.modality}})
     return Advice(
         measured=option.measured,
-        likeness=likeness(option.measured.facts, knowledge.tasks_of(*option.prediction.candidates[listed.first])),
+        likeness=likeness(
+            option.measured.facts, knowledge.tasks_of(*option.prediction.candidates[listed.first]), knowledge.tasks
+        ),
         prediction=option.prediction,
         costs=option.costs,
         shortlist=listed,

@@ -19,7 +19,7 @@ class Likeness:
     """From it, as facts.distance has it."""
     usual: float
     """The largest such distance of a known dataset's tasks from the other datasets': what a further dataset of the same
-    sort may be away. NaN where one dataset is known."""
+    sort may be away. There are always two datasets: see knowledge.FEWEST."""
     apart: tuple[str, ...]
     """The facts in which the task and the nearest one differ, most first."""
 
@@ -28,10 +28,11 @@ class Likeness:
         return self.distance > self.usual
 
 
-def likeness(target: Facts, known: Sequence[Facts]) -> Likeness:
-    """Of a task to known ones (at least one): those in which what is advised was run, for an easy task in which only
-    probes were run says nothing of fine-tuning."""
-    nearest = min(known, key=lambda one: distance(target, one))
+def likeness(target: Facts, run: Sequence[Facts], known: Sequence[Facts]) -> Likeness:
+    """Of a task to those (at least one) in which what is advised was `run`, for an easy task in which only probes were
+    run says nothing of fine-tuning; what is usual, among all that are `known`: where it was run on one dataset only,
+    that has no other."""
+    nearest = min(run, key=lambda one: distance(target, one))
     found = differences(target, nearest)
     apart = sorted((name for name in found if found[name] > 0), key=lambda name: -found[name])
     between = [
@@ -39,4 +40,4 @@ def likeness(target: Facts, known: Sequence[Facts]) -> Likeness:
         for one in known
         if (away := [distance(one, other) for other in known if other.dataset != one.dataset])
     ]
-    return Likeness(nearest, distance(target, nearest), max(between, default=float("nan")), tuple(apart[:NAMED]))
+    return Likeness(nearest, distance(target, nearest), max(between), tuple(apart[:NAMED]))
