@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from bench.advice import predicted
@@ -13,7 +14,7 @@ from bench.advice.facts import Facts, differences, imbalance
 from bench.advice.knowledge import Knowledge, read
 from bench.advice.likeness import likeness
 from bench.advice.predicted import predict
-from bench.advice.validated import judged, shown
+from bench.advice.validated import Judged, judged, shown
 from bench.errors import UsageError
 from tests.fake_reference import reference
 from tests.fake_results import Row
@@ -63,8 +64,8 @@ def test_what_is_unlike_all_that_is_known_is_less_sure(knowledge: Knowledge) -> 
 
 
 def test_unlike_datasets_are_flagged_and_the_facts_named(knowledge: Knowledge) -> None:
-    assert not likeness(asked(60), knowledge.tasks).unlike
-    found = likeness(asked(10_000, classes=40), knowledge.tasks)
+    assert not likeness(asked(60), knowledge.tasks, knowledge.tasks).unlike
+    found = likeness(asked(10_000, classes=40), knowledge.tasks, knowledge.tasks)
     assert found.unlike
     assert found.apart[0] == "classes"
 
@@ -91,6 +92,14 @@ def test_the_dataset_that_is_left_out_has_no_part_in_what_is_said_of_it(tmp_path
     np.testing.assert_array_equal(first.draws, predict(whole, [asked(60)])[0].draws)
 
 
+def test_a_task_is_unlike_where_its_strategy_was_run_on_one_dataset_only(knowledge: Knowledge) -> None:
+    alone = [task for task in knowledge.tasks if task.dataset == "a"]
+    found = likeness(asked(10_000, classes=40), alone, knowledge.tasks)
+    assert found.unlike
+    assert found.nearest.dataset == "a"
+    assert not likeness(asked(60), alone, knowledge.tasks).unlike
+
+
 def test_validation_leaves_whole_datasets_out_and_says_what_it_found(knowledge: Knowledge) -> None:
     found = judged(knowledge)
     assert found.regret.index.value_counts().to_dict() == {"a": 3, "b": 3, "c": 3, "d": 3}
@@ -113,6 +122,24 @@ def test_validation_does_not_praise_advice_that_is_no_better(tmp_path: Path) -> 
     assert "is better than" not in text
 
 
+def test_a_verdict_is_corrected_for_the_number_of_verdicts() -> None:
+    gains = {"a": 0.01, "b": 0.02, "c": 0.07, "d": 0.06, "e": 0.095}
+    ways = dict.fromkeys(("advice, first", "advice, list", "advice, cheapest", "linear_probe", "fixed"), 0.0)
+    regret = pd.DataFrame([ways | {"full_finetune": gain, "dataset": name} for name, gain in gains.items()])
+    text = " ".join(one for one in shown(Judged(regret.set_index("dataset"), 0.95, 0)) if isinstance(one, str))
+    # Student's p is .0323 alone; of four, two like it and two of no difference, it is four times as much.
+    assert "The first of the list is NOT SHOWN to be better than always full_finetune: +0.051 (+0.007 to" in text
+    assert "AUC, p = .129." in text
+    assert "corrected for these 4 comparisons (Holm)" in text
+
+
 def test_too_few_datasets_to_validate_on_is_a_clear_error(knowledge: Knowledge) -> None:
     with pytest.raises(UsageError, match=r"--validate needs 3 datasets, .* the reference has 2\. Give more folders"):
         judged(knowledge.without({"a", "b"}))
+
+
+def test_datasets_of_the_same_patients_are_one_to_validate_on(tmp_path: Path) -> None:
+    names = dict(zip("abcd", ("organamnist", "organcmnist", "organsmnist", "d"), strict=True))
+    kin = read([reference(tmp_path / "r", lambda one: one | {"dataset": names[one["dataset"]]})])
+    with pytest.raises(UsageError, match=r"the reference has 2 \(of 4, some are of the same patients\)\."):
+        judged(kin)

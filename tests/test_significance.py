@@ -42,7 +42,7 @@ from bench.report.significance import (
 )
 from bench.report.statistics import section
 from bench.store import publish
-from tests.fake_results import row, write
+from tests.fake_results import row, rows, write
 
 RNG = np.random.default_rng
 
@@ -332,3 +332,9 @@ def test_with_datasets_enough_the_section_tests_across_them(tmp_path: Path) -> N
     assert found is not None
     assert "Nemenyi" in found.body
     assert "chi-squared" in found.body
+
+
+def test_power_below_half_is_said_to_be_at_most_that(tmp_path: Path) -> None:
+    found = gather([write(tmp_path / "run", rows())])[0]
+    said = " ".join(str(section(found).body).split())
+    assert "at least this where it is above 50 %, and at most this where it is below" in said

@@ -15,14 +15,16 @@ import pandas as pd
 from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
+from scipy.special import stdtr
 
 from bench.advice.knowledge import ANCHOR, CONTROL, FEWEST, Knowledge
 from bench.advice.predicted import Prediction, predict
 from bench.advice.shortlist import shortlist
 from bench.errors import UsageError
-from bench.report.intervals import quantile
+from bench.report.intervals import LEVEL, quantile
 from bench.report.leaderboard import ROPE
-from bench.report.written import fixed, signed
+from bench.report.significance import corrected
+from bench.report.written import fixed, p_value, signed
 
 ADVICE, LIST, CHEAP = "advice, first", "advice, list", "advice, cheapest"
 ALWAYS, FIXED, PROBE, HINDSIGHT = CONTROL, "fixed", ANCHOR, "fixed, in hindsight"
@@ -52,18 +54,20 @@ class Judged:
 
 def judged(knowledge: Knowledge) -> Judged:
     """Of every dataset of the knowledge. Raises UsageError where too few are left without one."""
-    if len(knowledge.datasets) <= FEWEST:
+    families = _families(knowledge.datasets)
+    if len(families) <= FEWEST:
+        kin = f" (of {len(knowledge.datasets)}, some are of the same patients)" * (
+            len(families) < len(knowledge.datasets)
+        )
         raise UsageError(
             f"--validate needs {FEWEST + 1} datasets, one to ask about and {FEWEST} to learn from; the reference has "
-            f"{len(knowledge.datasets)}. Give more folders with --reference."
+            f"{len(families)}{kin}. Give more folders with --reference."
         )
     lines: list[dict[str, object]] = []
     covered, left_out = [], 0
     hindsight = _usual(knowledge)
-    for family, datasets in _families(knowledge.datasets).items():
+    for family, datasets in families.items():
         seen = knowledge.without(datasets)
-        if len(_families(seen.datasets)) < FEWEST:
-            continue
         usual, seconds = _usual(seen), seen.cells.groupby(["strategy", "backbone"])["seconds"].median()
         tasks = [at for at, task in enumerate(knowledge.tasks) if task.dataset in datasets]
         targets = [knowledge.tasks[at] for at in tasks]
@@ -166,26 +170,36 @@ def shown(found: Judged) -> Iterator[RenderableType]:
     for name, row in datasets.iterrows():
         parts = (f"{way} {fixed(row[way])}" for way in (ADVICE, LIST, ALWAYS, FIXED, PROBE))
         yield escape(f"regret on {name}: {', '.join(parts)}")
-    for way, its_name in JUDGED.items():
-        for rival, words in RIVALS.items():
-            yield _verdict(its_name, words, *_mean(datasets[rival] - datasets[way]))
+    pairs = [(way, rival) for way in JUDGED for rival in RIVALS]
+    gains = [datasets[rival] - datasets[way] for way, rival in pairs]
+    for (way, rival), gain, p in zip(pairs, gains, corrected([_p(gain) for gain in gains]), strict=True):
+        yield _verdict(JUDGED[way], RIVALS[rival], *_mean(gain), p)
+    yield f"Each p is corrected for these {len(pairs)} comparisons (Holm), each interval stands for itself."
     yield (
         f"{found.coverage:.0%} of the test AUCs lay in their 95 % intervals. All choices are judged by the same test "
         "images, whose noise is part of their regret."
     )
 
 
-def _verdict(its_name: str, rival: str, mean: float, half: float) -> str:
-    """Plainly, whether advice is better: from its gain over a rival and the half width of the interval."""
-    difference = _difference(mean, half)
+def _verdict(its_name: str, rival: str, mean: float, half: float, p: float) -> str:
+    """Plainly, whether advice is better: from its gain over a rival, the half width of the interval and the corrected
+    p, which decides."""
     if np.isnan(mean):
         return f"{its_name} cannot be compared with {rival}: no task has it."
-    if mean - half > 0:
-        return f"{its_name} is better than {rival}: {difference} AUC."
-    if mean + half < 0:
-        return f"{its_name} is WORSE than {rival}: {difference} AUC."
+    difference = f"{_difference(mean, half)} AUC" + ("" if np.isnan(p) else f", p {p_value(p)}")
+    if p < 1 - LEVEL:
+        return f"{its_name} is {'better' if mean > 0 else 'WORSE'} than {rival}: {difference}."
     within = ", but practically as good" if abs(mean) + half <= ROPE else ""
-    return f"{its_name} is NOT SHOWN to be better than {rival}{within}: {difference} AUC."
+    return f"{its_name} is NOT SHOWN to be better than {rival}{within}: {difference}."
+
+
+def _p(gain: pd.Series) -> float:
+    """Student's, two-sided, that a gain over datasets is none; NaN where fewer than two have it."""
+    mean, half = _mean(gain)
+    freedom = gain.count() - 1
+    if not half > 0:  # all gains are equal, or there is one
+        return np.nan if freedom < 1 else float(mean == 0)
+    return float(2 * stdtr(freedom, -abs(mean) / (half / quantile(freedom))))
 
 
 def _difference(mean: float, half: float) -> str:

@@ -120,6 +120,12 @@ def holm(p: Sequence[float]) -> list[float]:
     return adjusted.tolist()
 
 
+def corrected(p: Sequence[float]) -> list[float]:
+    """Holm's, of those that are known; the others stay NaN."""
+    adjusted = iter(holm([value for value in p if not np.isnan(value)]))
+    return [value if np.isnan(value) else next(adjusted) for value in p]
+
+
 def against_control(board: Leaderboard) -> dict[str, float] | TooFew:
     """Wilcoxon's p-value of each ranked strategy against the control, over datasets, corrected by Holm for their
     number."""

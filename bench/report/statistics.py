@@ -138,8 +138,8 @@ def _paired(evidence: Evidence, board: Leaderboard) -> Iterable[Markup]:
     first = board.ranked["label"].iloc[0]
     found = [one for other in rivals(board) for one in paired(board, first, other, evidence.folders, evidence.damaged)]
     tests = [one for one in found if isinstance(one, Paired)]
-    p = _corrected([one.p for one in tests])
-    accuracy = _corrected([one.p_accuracy for one in tests])
+    p = significance.corrected([one.p for one in tests])
+    accuracy = significance.corrected([one.p_accuracy for one in tests])
     columns = [
         "Against", "Dataset", "Test images", "AUC difference", "95 %", "p",
         "p, images only", "Accuracy difference", "McNemar p",
@@ -192,7 +192,9 @@ def _power(matrix: Matrix) -> Iterable[Markup]:
     caption = (
         f"What it would take. Power of this run for a true difference, and what would give {wanted}: more seeds a cell "
         "on these datasets, or more datasets like these with these seeds. The images' errors of two strategies count "
-        "as independent, as in the leaderboard; being of the same images, they are not, so the power is at least this."
+        "as independent, as in the leaderboard; being of the same images, they are not: their true error is smaller "
+        "beside a margin that stays as wide, so the power is at least this where it is above 50 %, and at most this "
+        "where it is below."
     )
     columns = ["Difference", "Power", "Seeds a cell", "Datasets"]
     return [paragraphs([said]), table(caption, columns, lines, ["Difference", "Power"])]
@@ -204,12 +206,6 @@ def _between(low: float, high: float) -> str:
 
 def _around(centre: float, half: float) -> str:
     return _between(centre - half, centre + half)
-
-
-def _corrected(p: list[float]) -> list[float]:
-    """Holm's, of those that are known."""
-    adjusted = iter(significance.holm([value for value in p if not np.isnan(value)]))
-    return [value if np.isnan(value) else next(adjusted) for value in p]
 
 
 def _p(value: float, sentence: bool = False) -> str:

@@ -11,7 +11,7 @@ from bench.report.budgets import unequal
 from bench.report.frames import CELL, ok
 from bench.report.leaderboard import NO_RIVAL, ROPE, Leaderboard
 from bench.report.significance import MIN_DATASETS, TooFew, against_control
-from bench.report.written import fixed, signed
+from bench.report.written import fixed, p_value, signed
 
 SMALL_VAL = 200
 """Validation images below which choosing among trials is mostly noise: at an AUC of .90 the standard error with
@@ -155,12 +155,8 @@ def _reach(board: Leaderboard) -> list[str]:
     corrected = f", corrected for {len(tests)} strategies (Holm)" if len(tests) > 1 else ""
     return [
         agree,
-        f"Across the {n} datasets Wilcoxon's test against {board.control} gives p {_p(p)}{corrected}.",
+        f"Across the {n} datasets Wilcoxon's test against {board.control} gives p {p_value(p)}{corrected}.",
     ]
-
-
-def _p(value: float) -> str:
-    return "< .001" if value < 0.001 else f"= {value:.3f}".replace("0.", ".")
 
 
 def _share(value: float) -> str:

@@ -60,3 +60,8 @@ def _three(value: float) -> str:
         return "0"
     decimals = max(0, 2 - math.floor(math.log10(abs(value))))
     return f"{float(f'{value:.{decimals}f}'):.15g}"
+
+
+def p_value(value: float) -> str:
+    """In a sentence, after "p": "= .013"."""
+    return "< .001" if value < 0.001 else f"= {value:.3f}".replace("0.", ".")
