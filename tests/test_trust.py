@@ -153,6 +153,19 @@ def test_looks_at_the_test_images_are_fits_and_scored_trials(tmp_path: Path) -> 
     assert "Trials scored" in text_of(evidence(folder))
 
 
+def test_ensembles_have_looked_at_the_test_images_too(tmp_path: Path) -> None:
+    first = full()[0]
+    member = json.dumps([{"fingerprint": first["fingerprint"], "seed": 0, "label": "x", "weight": 1.0}])
+    made = row("d", "all backbones", "ensemble_mean(scratch)", 0, 0.9, fusion="ensemble_mean", over="backbones",
+               members=member, fingerprint="made")  # fmt: skip
+    given = evidence(write(tmp_path / "run", [*full(), made]))
+    assert len(given.ensembles) == 1
+    found = trust.touches(given).set_index("dataset")
+    assert found["fits"].to_dict() == {"d": 17, "e": 16}
+    assert found["cells"].to_dict() == {"d": 9, "e": 8}
+    assert "Fits and ensembles scored" in text_of(given)
+
+
 def test_superseded_rows_have_looked_too(tmp_path: Path) -> None:
     old = [one | {"fingerprint": "old", "finished_utc": "2024-01-01T00:00:00Z"} for one in full()[:2]]
     assert "2 runs of earlier versions" in text_of(evidence(write(tmp_path / "run", full() + old)))

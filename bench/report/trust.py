@@ -69,14 +69,16 @@ def coverage(evidence: Evidence) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def touches(evidence: Evidence) -> pd.DataFrame:
     """How often each dataset's test images were scored: `dataset`, `n_test`, `fits` (runs whose predictions on test
-    were scored), `trials` (tuning trials scored on test, which shift tasks record), `cells` (with a result), `error`
-    (mean standard error of a test AUC that the test images cause) and `flattery`.
+    were scored, those of ensembles and those made elsewhere, too), `trials` (tuning trials scored on test, which shift
+    tasks record), `cells` (with a result), `error` (mean standard error of a test AUC that the test images cause) and
+    `flattery`.
 
     Flattery is how much too high, at most, the best cell's test AUC is expected to be where all cells are equally good:
     `error` times the expected maximum of as many independent standard normals. Errors on the same images go together,
     which makes it less (Slepian 1962).
     """
-    results = ok(evidence.rows)
+    scored_rows = [evidence.singles, evidence.ensembles] if len(evidence.ensembles) else [evidence.singles]
+    results = ok(pd.concat(scored_rows))
     tried = evidence.trials
     scored = tried[tried["target_test_auc"].notna()] if "target_test_auc" in tried else tried.iloc[:0]
     owner = evidence.rows.drop_duplicates("fingerprint").set_index("fingerprint")["dataset"]
@@ -173,8 +175,9 @@ def _touches(evidence: Evidence) -> Iterable[Markup]:
     older = f" {runs(superseded)} of earlier versions, not in this table, had looked before." if superseded else ""
     yield paragraphs(
         [
-            "A final fit is scored on the test images once, and nothing is chosen by that score: hyperparameters are "
-            "chosen on validation images. But a reader who takes the best line of a table chooses on test." + older,
+            "A final fit, or an ensemble, is scored on the test images once, and nothing is chosen by that score: "
+            "hyperparameters are chosen on validation images. But a reader who takes the best line of a table chooses "
+            "on test." + older,
             "The last column says how much too high the best cell's AUC is expected to be for that reason if all cells "
             "were equally good, at most: errors on the same images go together, which makes it less. A lead smaller "
             "than this may be chance; only new test images would settle it.",
@@ -182,7 +185,7 @@ def _touches(evidence: Evidence) -> Iterable[Markup]:
     )
     heads = [
         "Test images",
-        "Fits scored",
+        "Fits and ensembles scored" if len(evidence.ensembles) else "Fits scored",
         "Trials scored",
         "Cells to choose from",
         "Error of an AUC",
