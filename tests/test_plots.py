@@ -244,6 +244,18 @@ def test_lines_over_amounts_are_named_and_whatever_has_none_is_too(
     assert "Without a line, for they were run with some of the amounts only: probe." in caption
 
 
+def test_bars_that_cannot_be_seen_and_curves_that_stay_level_are_explained(tmp_path: Path) -> None:
+    made = [row("d", "b", s, seed, 0.8 + seed * step, fingerprint=s, n_train=20, n_val=78)
+            for s, step in (("scratch", 0.01), ("svm_probe", 0.0)) for seed in range(3)]  # fmt: skip
+    few = current(read_rows(write(tmp_path / "run", made)))
+    assert "or all seeds equal (svm_probe: nothing is drawn at random)." in scores.strips(few, "x", "x").caption
+    hues = {"scratch": SERIES[0], "svm_probe": SERIES[1]}
+    assert "not every epoch is validated" in learning.curves(few, hues, "x", "x").caption
+    many = few[few["strategy"] == "scratch"].assign(n_train=100)
+    assert "all seeds equal" not in scores.strips(many, "x", "x").caption
+    assert "not every epoch is validated" not in learning.curves(many, hues, "x", "x").caption
+
+
 def test_marks_at_1_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = [row("d", "b", "a", seed, auc, val_auc=auc) for seed, auc in enumerate((0.4, 1.0))]
     rows = current(read_rows(write(tmp_path / "run", made)))

@@ -60,6 +60,8 @@ def curves(rows: pd.DataFrame, colours: Mapping[str, str], name: str, title: str
         "none. A fit that stopped early keeps its last value; a strategy of several "
         "fits shows the epochs that it recorded."
     )
+    if (results["n_train"] < results["n_val"]).any():
+        caption += " With few training images not every epoch is validated: a line is level until the next that is."
     if flat:
         caption += f" Without a curve, in some or all of their runs: {listed(flat)}."
     return Picture(title, drawn, caption + said_left_out(len(datasets), len(every), "datasets", "first by name"), width)

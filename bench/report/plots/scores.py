@@ -20,6 +20,7 @@ from bench.report.plots.canvas import (
     dots,
     label,
     legend,
+    listed,
     panels,
     short,
     single,
@@ -97,6 +98,9 @@ def strips(rows: pd.DataFrame, name: str, title: str) -> Picture | None:
     all_datasets = sorted(results["dataset"].unique())
     datasets = all_datasets[:DATASETS]
     results = results[results["strategy"].isin(order) & results["dataset"].isin(datasets)]
+    cells = results.groupby(["strategy", "dataset", "backbone"])["test_auc"].agg(["nunique", "size"])
+    same = ((cells["nunique"] == 1) & (cells["size"] > 1)).groupby(level="strategy").all()
+    equal = sorted(same.index[same])
     with style():
         figure, grid, width = panels(len(datasets), 0.55 + len(order) * (0.42 if len(order) <= 6 else 0.3), sharey=True)
         for axes, dataset in zip(grid, datasets, strict=True):
@@ -113,8 +117,9 @@ def strips(rows: pd.DataFrame, name: str, title: str) -> Picture | None:
         drawn = svg(figure, name, title, f"One panel a dataset, one line a strategy. Mean test AUC: {best}.")
     caption = (
         f"Each dot is one run (n = {len(results):,}); the ring is the mean over backbones and the bar its 95 % "
-        "interval over seeds. No bar: fewer than two seeds. Each panel has its "
-        "own scale."
+        "interval over seeds. No bar: fewer than two seeds"
+        + (f", or all seeds equal ({listed(equal)}: nothing is drawn at random)" if equal else "")
+        + ". Each panel has its own scale."
     )
     caption += said_left_out(len(order), len(every), "strategies", "with the highest mean")
     caption += said_left_out(len(datasets), len(all_datasets), "datasets", "first by name")
