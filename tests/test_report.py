@@ -288,6 +288,20 @@ def test_a_note_of_a_dataset_is_told_once(tmp_path: Path) -> None:
     assert text.count("split as given") == 1
 
 
+def test_only_what_has_a_result_is_counted_at_the_top(tmp_path: Path) -> None:
+    made = [row("d", b, s, 0, 0.8, status="ok" if b == "b" else "skipped", test_auc=0.8 if b == "b" else None,
+                fingerprint=b + s) for b in ("b", "convnext") for s in ("scratch", "l2_sp")]  # fmt: skip
+    page = render([write(tmp_path / "run", made)], tmp_path / "out.html").read_text(encoding="utf-8")
+    assert "<dt>backbones</dt><dd>1 of 2</dd>" in page
+    assert "<dt>strategies</dt><dd>2</dd>" in page
+    assert "2 runs skipped.</b> The strategy or the network does not apply there" in page
+
+
+def test_a_caption_lies_on_its_own_ground_and_not_on_the_shade_of_what_scrolls() -> None:
+    css = (Path(plots.__file__).parents[1] / "templates" / "report.css").read_text()
+    assert re.search(r"\ncaption \{[^}]*background: var\(--paper\)", css)
+
+
 def test_skipped_and_failed_runs_are_listed_with_reasons(html: str) -> None:
     text = re.sub(r"\s+", " ", Page(html).text)
     for reason in ('the hub cannot be reached; use weights = "file:..."', "the loss was not finite in epoch 2",

@@ -116,7 +116,7 @@ def _context(evidence: Evidence, unreadable: list[str]) -> dict[str, Any]:
         ],
         "runs": runs,
         "rows": rows,
-        "n_ok": len(ok(rows)),
+        "with_result": ok(rows),
         "settings": [_setting(*key) for key in rows.groupby(["size", "fraction", "per_class"], dropna=False).groups],
         "answer": words.answer(board, rows),
         "cautions": words.cautions(rows, rows.attrs["stale"], lost, unfinished, audited),

@@ -254,7 +254,7 @@ _LOST = {
     "failed": "They are in no average; the reasons are below.",
     "diverged": "Their loss was not finite. They are in no average, which flatters a strategy that often diverges.",
     "oom": "They are in no average; the reasons are below.",
-    "skipped": "The strategy does not apply there; the reasons are below.",
+    "skipped": "The strategy or the network does not apply there; the reasons are below.",
 }
 
 
