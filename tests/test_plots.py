@@ -238,6 +238,7 @@ def test_lines_over_amounts_are_named_and_whatever_has_none_is_too(
     assert [text.get_text() for legend in figure.legends for text in legend.get_texts()] == ["probe"]
     caption = amounts.efficiency(both, one, "x", "x").caption
     assert "on which probe has results" in caption
+    assert "Without a line, for they were run with one amount of a dataset: tuned." in caption
     assert "differs along a line: 10 a class: 20 epochs; all: 6 epochs." in caption
     assert "Of 2 strategies with several amounts the 1 of the best mean rank are drawn." in caption
     caption = amounts.efficiency(rows, {"other": SERIES[0]}, "x", "x").caption

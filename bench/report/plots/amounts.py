@@ -126,6 +126,8 @@ def efficiency(rows: pd.DataFrame, colours: Mapping[str, str], name: str, title:
     if budgets := along(results):
         caption += f" More images is not all that differs along a line: {budgets}."
     caption += said_left_out(len(drawn), len(full), "strategies with several amounts", "of the best mean rank")
+    if alone := set(ok(rows)["strategy"]) - full - some:
+        caption += f" Without a line, for they were run with one amount of a dataset: {listed(sorted(alone))}."
     if some:
         caption += f" Without a line, for they were run with some of the amounts only: {listed(sorted(some))}."
     return Picture(title, image, caption + said_left_out(len(datasets), len(every), "datasets", "first by name"), width)
