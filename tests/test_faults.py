@@ -15,10 +15,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+from rich.console import Console
 
 from bench import claim, provenance
 from bench.contract import Protocol
 from bench.errors import StorageError
+from bench.executors import execute
 from tests.cheap import events, planned, published, run
 from tests.kills import assert_whole, kill_commands, kill_workers, rows_written, settle, worker_numbers
 from tests.processes import started
@@ -285,11 +287,12 @@ def test_a_folder_that_is_read_only_is_one_line(small_disk: Path) -> None:
 def test_of_two_commands_on_one_folder_the_second_says_who_has_it(
     undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    second = planned(tmp_path, CELLS)  # beforehand: the first could end meanwhile
     first = started(run, tmp_path, CELLS)
     while not list((tmp_path / "logs").glob("*")):
         time.sleep(0.02)
     with pytest.raises(StorageError, match=f"in use by process {first.pid} on .*: medtransfer run"):
-        run(tmp_path, CELLS)
+        execute(second, Console(quiet=True), "medtransfer run", {})
     first.join()
     assert first.exitcode == 0
     same_and_once(tmp_path, undisturbed)
