@@ -19,6 +19,10 @@ from bench.report.words import answer
 from bench.report.written import seconds
 
 FOLDER = Path(__file__).resolve().parent
+EARLIER = FOLDER / "earlier.parquet"
+"""The same cells of an earlier version, which drew other hyperparameters to try."""
+SAME = ("scratch", "full_finetune", "partial_finetune", "bn_only", "l2_sp", "augment_domain", "knn_probe")
+"""Strategies whose code was then what it is now."""
 V2 = FOLDER.parent / "published" / "medmnist_v2.csv"
 
 
@@ -26,19 +30,26 @@ def main() -> None:
     networks, made, _ = apart(current(read_rows(FOLDER)))
     few, wide = (networks.query(f"size == {size} and per_class == 10") for size in (28, 64))
     strategies("10 images a class, 28 px", few)
+    searched_anew(few, pd.read_parquet(EARLIER))
     backbones("networks, 10 images a class, 28 px", few)
-    if len(wide):
-        strategies("10 images a class, enlarged to 64 px", wide)
-        enlarged(networks[networks["backbone"].isin(wide["backbone"].unique()) & (networks["per_class"] == 10)])
-    if len(half := networks.query("size == 28 and per_class == 50")):
-        strategies("50 images a class, 28 px", half)
-    ensembles(few, made)
+    two = wide["backbone"].unique()
+    strategies("10 images a class, enlarged to 64 px, two networks", wide)
+    backbones("networks, 10 images a class, enlarged to 64 px", wide)
+    of_two = few[few["backbone"].isin(two)]
+    enlarged(pd.concat([of_two[of_two["strategy"].isin(wide["strategy"])], wide]))
+    on = ok(of_two).groupby("strategy")[["dataset", "backbone"]].apply(lambda part: len(part.drop_duplicates()))
+    both = of_two[of_two["strategy"].isin(on.index[on == on.max()])]  # not co_tuning, which one of them cannot have
+    strategies("all strategies, 10 images a class, 28 px, two networks", both)
+    ensembles(few[few["strategy"].isin(wide["strategy"])], made)
+    print("  beside the networks of all strategies:", *headline_of(few, made), sep="\n  ")
     published(networks.query("size == 28 and per_class.isna()"))
 
 
 def strategies(title: str, rows: pd.DataFrame) -> None:
     board = leaderboard(rows)
-    print(f"\n{title}: {board.blocks_used} blocks, {len(board.used)} runs")
+    counts = ok(rows).groupby("dataset")["n_val"].max()
+    val = ", ".join(f"{dataset} {images:.0f}" for dataset, images in counts.items())
+    print(f"\n{title}: {board.blocks_used} blocks, {len(board.used)} runs; images of val: {val}")
     corrected = against_control(board)
     for one in board.ranked.itertuples():
         told = f"{num(one.auc)}; {seconds(one.seconds)}; best in {one.p_best:.0%}; within .01 in {one.within:.0%}"
@@ -46,6 +57,18 @@ def strategies(title: str, rows: pd.DataFrame) -> None:
             told += f"; gain {between(one.gain, one.gain_margin)}, p {p_value(corrected[one.label])}"
         print(f"  {one.label}: {told}")
     print(*answer(board, rows), sep="\n  ")
+
+
+def searched_anew(now: pd.DataFrame, earlier: pd.DataFrame) -> None:
+    """How far the means of cells are from those after another search."""
+    cell = ["strategy", "dataset", "backbone"]
+    pairs = [ok(rows[rows["strategy"].isin(SAME)]).groupby(cell)["test_auc"].mean() for rows in (now, earlier)]
+    moved = (pairs[0] - pairs[1]).dropna()
+    print(
+        f"\nanother search: {len(moved)} cells of {len(SAME)} strategies moved by {num(moved.abs().mean())} on average"
+    )
+    print(*(f"  {name}: {signed(part.mean())}" for name, part in moved.groupby("strategy")), sep="\n")
+    strategies("the earlier rows, 10 images a class, 28 px", earlier)
 
 
 def against_control(board: Leaderboard) -> dict[str, float]:
@@ -81,13 +104,16 @@ def enlarged(rows: pd.DataFrame) -> None:
 
 
 def ensembles(few: pd.DataFrame, made: pd.DataFrame) -> None:
-    said = headline(ok(few), ok(made), reader([FOLDER], []))
-    print("\nensembles:", *(re.sub(r"\b0\.", ".", sentence) for sentence in said), sep="\n  ")
+    print("\nensembles:", *headline_of(few, made), sep="\n  ")
     for kind, part in ok(made).query("size == 28 and per_class == 10 and over == 'backbones'").groupby("strategy"):
         of_dataset = part.groupby(["dataset", "members"])
         print(f"  {kind}: {num(part.groupby('dataset')['test_auc'].mean().mean())}", len(of_dataset))
     pairs = leaderboard(few, ["strategy", "backbone"]).table.nlargest(3, "auc")
     print("  single:", *(f"{one.label} {num(one.auc)}" for one in pairs.itertuples()), sep="\n    ")
+
+
+def headline_of(few: pd.DataFrame, made: pd.DataFrame) -> list[str]:
+    return [re.sub(r"\b0\.", ".", sentence) for sentence in headline(ok(few), ok(made), reader([FOLDER], []))]
 
 
 def published(rows: pd.DataFrame) -> None:
