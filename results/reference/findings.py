@@ -29,18 +29,19 @@ V2 = FOLDER.parent / "published" / "medmnist_v2.csv"
 def main() -> None:
     networks, made, _ = apart(current(read_rows(FOLDER)))
     few, wide = (networks.query(f"size == {size} and per_class == 10") for size in (28, 64))
-    strategies("10 images a class, 28 px", few)
-    searched_anew(few, pd.read_parquet(EARLIER))
-    backbones("networks, 10 images a class, 28 px", few)
+    core = few[few["strategy"].isin(wide["strategy"])]  # those that all networks have
+    strategies("10 images a class, 28 px", core)
+    searched_anew(core, pd.read_parquet(EARLIER))
+    backbones("networks, 10 images a class, 28 px", core)
     two = wide["backbone"].unique()
     strategies("10 images a class, enlarged to 64 px, two networks", wide)
     backbones("networks, 10 images a class, enlarged to 64 px", wide)
     of_two = few[few["backbone"].isin(two)]
-    enlarged(pd.concat([of_two[of_two["strategy"].isin(wide["strategy"])], wide]))
+    enlarged(pd.concat([core[core["backbone"].isin(two)], wide]))
     on = ok(of_two).groupby("strategy")[["dataset", "backbone"]].apply(lambda part: len(part.drop_duplicates()))
     both = of_two[of_two["strategy"].isin(on.index[on == on.max()])]  # not co_tuning, which one of them cannot have
     strategies("all strategies, 10 images a class, 28 px, two networks", both)
-    ensembles(few[few["strategy"].isin(wide["strategy"])], made)
+    ensembles(core, made)
     print("  beside the networks of all strategies:", *headline_of(few, made), sep="\n  ")
     published(networks.query("size == 28 and per_class.isna()"))
 
