@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from bench import ENGINE, registry, store
 from bench.backbones import resolve, too_small
+from bench.choices import Choice, chosen, valid
 from bench.config import Amount, Matrix
 from bench.contract import Backbone, Dataset, Info, Protocol, Strategy
 from bench.ensembles import Ensemble, ensembles, of_cells
 from bench.errors import MedtransferError, UsageError, brief, nearest, place, reading
 from bench.imported import imported
 from bench.natural_reference import open_natural
-from bench.rules import is_range, matches, shown
+from bench.rules import is_range, shown
 from bench.shards import holds
 from bench.splits import too_few
 from bench.tune import check_ranges
@@ -120,20 +120,6 @@ class Plan:
         return [cell for cell in self.cells if cell.error]
 
 
-NUMBERS = ("size", "fraction", "per_class")
-"""Keys of `--only` whose values are numbers."""
-
-
-class Choice(NamedTuple):
-    """One combination of the matrix's lists."""
-
-    dataset: str
-    size: int
-    amount: Amount
-    backbone: Backbone
-    strategy: str
-
-
 def make_plan(matrix: Matrix, workspace: Path) -> Plan:
     """Resolve weights, datasets and strategies, and fingerprint every cell. A backbone or dataset that cannot be had
     fails its own cells only. Raises UsageError for a name that does not exist or an `--only` that matches nothing."""
@@ -147,10 +133,10 @@ def make_plan(matrix: Matrix, workspace: Path) -> Plan:
     lists = (matrix.datasets, matrix.sizes, matrix.amounts, matrix.backbones, singles)
     # Neighbouring cells share images and features, so datasets and sizes change most slowly.
     every = [Choice(*combination) for combination in itertools.product(*lists)]
-    choices = [c for c in every if _chosen(c, matrix.only)]
+    choices = [c for c in every if chosen(c, matrix.only)]
     if not choices:
         wanted = " ".join(f"--only {key}={pattern}" for key, pattern in matrix.only)
-        raise UsageError(f"{wanted}: no cell of this matrix matches. {_valid(every, matrix.only)}")
+        raise UsageError(f"{wanted}: no cell of this matrix matches. {valid(every, matrix.only)}")
     strategies = {
         name: (registry.load_strategy(name, workspace), registry.source_hash(name, workspace))
         for name in dict.fromkeys(c.strategy for c in choices)
@@ -342,43 +328,3 @@ def _obstacle(strategy: Strategy, info: Info, backbone: Backbone, size: int) -> 
         return "", str(error)
     except Exception as error:  # `applies` is a plug-in's
         return "", f"{strategy.name}.applies raised {brief(error).rstrip('.')} ({place(error)}). Correct it."
-
-
-def _chosen(choice: Choice, only: Iterable[tuple[str, str]]) -> bool:
-    """Whether it matches, of each key of `--only`, one of the patterns."""
-    matched: dict[str, bool] = {}
-    for key, pattern in only:
-        matched[key] = matched.get(key, False) or _matches(choice, key, pattern)
-    return all(matched.values())
-
-
-def _matches(choice: Choice, key: str, pattern: str) -> bool:
-    """Numbers are compared as numbers: 0.20 is 0.2."""
-    value = _value(choice, key)
-    if not value:
-        return False
-    if key in NUMBERS:
-        with contextlib.suppress(ValueError):  # a pattern such as 2*
-            return float(value) == float(pattern)
-    return matches(value, pattern)
-
-
-def _value(choice: Choice, key: str) -> str:
-    """What a pattern of `--only` is compared with; "" where the cell has none. A number of images a class is no
-    fraction."""
-    amount = choice.amount
-    values = {
-        "dataset": choice.dataset,
-        "backbone": choice.backbone.label,
-        "strategy": choice.strategy,
-        "size": str(choice.size),
-        "fraction": "" if amount.per_class else f"{amount.fraction:g}",
-        "per_class": str(amount.per_class or ""),
-    }
-    return values[key]
-
-
-def _valid(choices: Iterable[Choice], only: Iterable[tuple[str, str]]) -> str:
-    """The values that there are of each key of `--only`."""
-    values = {key: dict.fromkeys(value for c in choices if (value := _value(c, key))) for key, _ in only}
-    return " ".join(f"Valid for {key}: {', '.join(found) or 'none'}." for key, found in values.items())
