@@ -19,6 +19,10 @@ from bench.train import lr_factor, steps_of, val_scores
 MOMENTUM = 0.9
 FLOOR = 0.1
 """The least deviation of a feature that counts, as a share of the root mean square of all features' deviations."""
+PENALTIES = (0.001, 0.01, 0.1, 1.0)
+"""Of the squared norm of a solved probe's weight."""
+ITERATIONS = 200
+"""At most, of L-BFGS."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,27 +93,56 @@ def standardisation(train: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def probe_head(task: Task, run: Run) -> tuple[Tensor, Tensor]:
-    """`weight` float32 [K, D] and `bias` [K] of a linear probe of the run's epochs, from which two-stage strategies
-    start: of several weight decays the best on val, by bench.best."""
+    """`weight` float32 [K, D] and `bias` [K] of a linear probe, from which two-stage strategies start: a logistic
+    regression on standardised features, solved, of several penalties the best on val by bench.best.
+
+    Solved, and not trained for a share of the epochs: with few images these have few steps, and a head that is nearly
+    random would distort the features as if there had been no probe. Nothing is drawn: all seeds start from the same."""
     train, val = run.features(task.train), run.features(task.val)
-    candidates = [{"lr": 0.01, "weight_decay": decay} for decay in (0.01, 0.1, 1.0)]
-    heads = fit_heads(train, val, task, candidates, [run.seed] * len(candidates), run.protocol)
-    run.meter.images_seen += len(task.train) * run.protocol.epochs
-    scores = [val_scores(heads(i, val), task.val, task) for i in range(len(candidates))]
-    best = in_order(scores, margin_of(task, run.protocol))[0]
-    return heads.weight[best].T.contiguous(), heads.bias[best]
+    centre, scale = standardisation(train)
+    inputs, targets = (train - centre) / scale, _targets(task, run.protocol.label_smoothing)
+    heads = []
+    for penalty in PENALTIES:
+        weight, bias = _solved(inputs, targets, task, penalty)
+        weight = weight / scale[:, None]  # the standardisation is folded into the head
+        heads.append((weight, bias - centre @ weight))
+    run.meter.images_seen += len(task.train)
+    scores = [val_scores(val @ weight + bias, task.val, task) for weight, bias in heads]
+    weight, bias = heads[in_order(scores, margin_of(task, run.protocol))[0]]
+    return weight.T.contiguous(), bias
 
 
 def probed_network(task: Task, run: Run) -> tuple[Network, Run]:
-    """A network whose head is a linear probe of a quarter of the run's epochs, and the run of those that are left to
-    fine-tune it. One epoch cannot be divided: each stage then takes one."""
-    epochs = run.protocol.epochs
-    quarter = max(1, epochs // 4)
+    """A network whose head is a linear probe, and the run of the epochs that are left to fine-tune it: the probe has
+    one, as it sees each image once. Where there is one only, each takes one."""
     net = run.network(task.outputs)
     net.features.load_state_dict(run.frozen().state_dict())  # the probe's features: random weights differ by seed
-    weight, bias = probe_head(task, run.lasting(quarter))
+    weight, bias = probe_head(task, run)
     net.head.load_state_dict({"weight": weight, "bias": bias})
-    return net, run.lasting(max(1, epochs - quarter))
+    return net, run.lasting(max(1, run.protocol.epochs - 1))
+
+
+@clock.network()
+def _solved(inputs: Tensor, targets: Tensor, task: Task, penalty: float) -> tuple[Tensor, Tensor]:
+    """Weight [D, K] and bias [K] where the mean loss (multi-label: summed over labels) and `penalty` / 2 times the
+    weight's squared norm are smallest."""
+    weight = torch.zeros(inputs.shape[1], targets.shape[1], device=inputs.device, requires_grad=True)
+    bias = torch.zeros(targets.shape[1], device=inputs.device, requires_grad=True)
+    solver = torch.optim.LBFGS([weight, bias], max_iter=ITERATIONS, line_search_fn="strong_wolfe")
+
+    def objective() -> Tensor:
+        solver.zero_grad()
+        logits = inputs @ weight + bias
+        if task.info.kind == "multi-label":
+            loss = nn.functional.binary_cross_entropy_with_logits(logits, targets) * targets.shape[1]
+        else:
+            loss = nn.functional.cross_entropy(logits, targets)
+        loss = loss + penalty / 2 * weight.square().sum()
+        loss.backward()
+        return loss
+
+    solver.step(objective)
+    return weight.detach(), bias.detach()
 
 
 def _initial(width: int, outputs: int, seeds: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:

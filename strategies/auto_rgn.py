@@ -22,9 +22,9 @@ class AutoRGN(ProbedFineTune):
     gradient over norm of the weights, the mean of 5 batches, divided by the largest, is a tensor's multiplier. As
     there, BatchNorm is left as it is; other than there it is in eval mode, so that measuring moves no statistics, and
     Adam's moments are kept from epoch to epoch. Their head knows the classes; ours does from a linear probe, which
-    takes a quarter of the epochs: a new one has by far the largest relative gradient, and nothing else would move.
+    takes one of the epochs: a new one has by far the largest relative gradient, and nothing else would move.
     A tensor of zeros, which has no relative norm, gets 1. Cost: as full fine-tuning and, in every epoch, forward and
-    backward for 5 more batches; less by a quarter of it for the probe's epochs."""
+    backward for 5 more batches; less the epoch that the probe has."""
 
     name = "auto_rgn"
     paper = "Lee et al. 2023"

@@ -34,8 +34,8 @@ class Delta(FineTune):
     channels and their number (as in that code), with the head's squared norm times beta / 2; there is no other weight
     decay. z is the rise of a linear probe's loss when the channel is zeroed, standardised over the map. Differs in that
     the maps are the stages' outputs and not their last convolutions', in that z is measured on one batch of 64 training
-    images and not on four, in AdamW for SGD, and in that alpha is tuned. Of the epochs a quarter is the probe's and the
-    rest fine-tuning's; where there is one only, each takes one. Random weights are the same for every seed.
+    images and not on four, in AdamW for SGD, and in that alpha is tuned. Of the epochs one is the probe's and the rest
+    fine-tuning's; where there is one only, each takes one. Random weights are the same for every seed.
 
     Cost: as full fine-tuning and one more forward pass for every image seen; before that one pass over the images for
     the probe, and for every channel of the maps 64 images through what follows its map (for a ResNet-18 about as much

@@ -22,7 +22,7 @@ class SoupUniform(FineTune):
     that BatchNorm statistics, which most of their networks do not have, are re-estimated on the training images, and
     that a fine-tuning that diverges is left out. A trial of tuning fits one ingredient, its own; the final fit trains
     one anew, with its own seed, for each trial that was complete (neither ended early nor diverged). Untuned (trials =
-    1) there are three, at a third, once and three times the default learning rate. Of the epochs a quarter is the
+    1) there are three, at a third, once and three times the default learning rate. Of the epochs one is the
     probe's, which all share, and the rest each fine-tuning's; where there is one only, each takes one. Cost: as many
     fine-tunings as ingredients, all of them in `images_seen`, one pass over the images for the probe's features, and
     one over the training images for the statistics."""

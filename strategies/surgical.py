@@ -15,7 +15,7 @@ class Surgical(ProbedFineTune):
     """Only one block of the network is tuned, with the head; which one is tuned on val.
 
     Paper: Lee et al. 2023, "Surgical Fine-Tuning Improves Adaptation to Distribution Shifts". Their network already
-    knows the classes; here they are new, so the head starts as a linear probe's (a quarter of the epochs) and trains
+    knows the classes; here they are new, so the head starts as a linear probe's (one of the epochs) and trains
     along. Blocks are stages, the stem goes with the first; the fourth block is the last one, however many there are.
     Differs in the upper end of the learning rates (1e-2 for 1e-1, too high for AdamW), and in that all else is in eval
     mode. Their option of the head alone is linear_probe. Cost: one pass over the images for the probe's features; one

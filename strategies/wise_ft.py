@@ -18,8 +18,8 @@ class WiseFT(FineTune):
     zero-shot classifier. Differs in that the share is always chosen on val (they propose a half where there is nothing
     to choose on), that BatchNorm statistics, which most of their networks do not have, are re-estimated on the training
     images for every mix (the two ends keep their own), and that the backbone has a tenth of the head's learning rate,
-    as in `full_finetune`. Of the epochs a quarter is the probe's and the rest fine-tuning's; where there is one only,
-    each takes one. Cost: as full fine-tuning, one pass over the images for the probe's features, one over val for each
+    as in `full_finetune`. Of the epochs one is the probe's and the rest fine-tuning's; where there is one only, each
+    takes one. Cost: as full fine-tuning, one pass over the images for the probe's features, one over val for each
     of 11 shares, and with BatchNorm one over the training images for each of the 9 in between."""
 
     name = "wise_ft"

@@ -7,12 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 from torch import nn
 
-from bench.check import phantom_task
+from bench.check import new_run, phantom_task
 from bench.contract import Protocol, Task
 from bench.finetune import task_loss
-from bench.probe import _gradient, fit_heads
+from bench.probe import PENALTIES, _gradient, _solved, _targets, fit_heads, probe_head, standardisation
 
 PROTOCOL = Protocol(epochs=4, batch_size=16, label_smoothing=0.1)
 
@@ -106,3 +107,34 @@ def test_a_labels_head_does_not_depend_on_how_many_labels_there_are() -> None:
     few, many = (fit_heads(train, val, one, hparams, [0], protocol) for one in (task, doubled))
     # Heads start at other random weights, which so many steps forget.
     torch.testing.assert_close(few(0, val), many(0, val)[:, : task.outputs], rtol=0.1, atol=0.3)
+
+
+@pytest.mark.parametrize("kind", ["binary", "multi-class", "multi-label", "ordinal"])
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_a_solved_probe_is_scikit_learns_logistic_regression(kind: str, penalty: float) -> None:
+    task = phantom_task(kind)
+    train, val = features(task)
+    centre, scale = standardisation(train)
+    inputs, others = ((part - centre) / scale for part in (train, val))
+    weight, bias = _solved(inputs, _targets(task, 0.0), task, penalty)
+    labels = task.train.labels.numpy()
+    # Theirs sums over the images, has no factor of the norm's, and gives two classes one weight and not two.
+    theirs = LogisticRegression(C=1 / (len(train) * penalty), max_iter=10_000, tol=1e-6)
+    if kind == "multi-label":
+        logits = [theirs.fit(inputs, labels[:, k]).decision_function(others) for k in range(task.outputs)]
+        expected, given = np.stack(logits, axis=1), others @ weight + bias
+    elif task.outputs == 2:
+        theirs.set_params(C=2 / (len(train) * penalty))
+        expected = theirs.fit(inputs, labels).decision_function(others)
+        given = (others @ weight + bias).diff(dim=1)[:, 0]
+    else:
+        expected = theirs.fit(inputs, labels).predict_proba(others)
+        given = torch.softmax(others @ weight + bias, dim=1)
+    np.testing.assert_allclose(given.numpy(), expected, rtol=2e-2, atol=2e-2)
+
+
+def test_a_solved_probe_is_the_same_for_all_epochs_and_seeds() -> None:
+    task = phantom_task("multi-class")
+    probes = [probe_head(task, new_run(seed, protocol=Protocol(epochs=epochs))) for seed, epochs in ((0, 1), (3, 50))]
+    for one, other in zip(*probes, strict=True):
+        assert torch.equal(one, other)
