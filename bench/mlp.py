@@ -19,6 +19,7 @@ from bench.contract import Hparams, Protocol, Task
 from bench.finetune import task_loss
 from bench.probe import standardisation
 from bench.train import lr_factor, steps_of, val_scores
+from bench.validation import validated
 
 HIDDEN = 512
 DROPOUT = (0.25, 0.5)
@@ -101,7 +102,7 @@ def fit_mlps(
     rate = torch.tensor([h["lr"] for h in hparams], device=device)
     decay = torch.tensor([h["weight_decay"] for h in hparams], device=device)
     decays = [decay if p.dim() == 3 else 0 * decay for p in parameters]  # of weights only, as in fastai
-    steps = steps_of(len(train), protocol)
+    steps, asked = steps_of(len(train), protocol), validated(protocol.epochs, len(train), len(val))
     margin = margin_of(task, protocol)
     best = [Best(margin) for _ in range(count)]
     heads: list[Head | None] = [None] * count
@@ -118,6 +119,8 @@ def fit_mlps(
             now = rate * lr_factor(step / (protocol.epochs * steps), protocol)
             for parameter, slope, moving, own in zip(parameters, slopes, moments, decays, strict=True):
                 _adamw(parameter, slope, moving, now, own, step + 1)
+        if epoch not in asked:  # to choose among more epochs than a fine-tuning may would be an advantage
+            continue
         for i in range(count):
             with torch.no_grad():
                 head = Head(first.folded(i), second.folded(i))

@@ -21,7 +21,9 @@ class MlpProbe(Strategy):
     (a convolution in MobileNetV3, a norm in ConvNeXt) is left out. Differs in that the backbone stays in eval mode and
     is never unfrozen, in torch's AdamW with the protocol's schedule for fastai's one-cycle, in that learning rate and
     weight decay are tuned, that a feature silent on train has no say, and that all trials and seeds train together.
-    Neither the protocol's optimizer nor its patience is used: an epoch costs little, and the best one on val is kept.
+    Neither the protocol's optimizer nor its patience is used: an epoch costs little, and of the epochs after which a
+    fine-tuning would be validated the best one on val is kept. As trials train together they are drawn at random, none
+    in the knowledge of others, as are those of the other probes.
     Cost: one forward pass over the images; every epoch after that is two matrix products."""
 
     name = "mlp_probe"

@@ -25,6 +25,7 @@ from bench.images import Images, predict
 from bench.mlp import fit_mlps
 from bench.run import Run
 from bench.train import lr_factor, val_scores
+from bench.validation import validated
 from tests.small import CHECKOUT
 
 PROTOCOL = Protocol(
@@ -145,6 +146,16 @@ def test_a_batch_of_mlps_equals_each_alone(kind: str) -> None:
         [alone] = fit_mlps(train, val, task, [hparams[i]], [seed], PROTOCOL)
         torch.testing.assert_close(together[i](val), alone(val), rtol=1e-4, atol=1e-4)
     assert not torch.allclose(together[0](val), together[2](val), atol=1e-2)  # they differ in the seed only
+
+
+def test_an_mlp_is_validated_no_more_often_than_a_fine_tuning(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = phantom_task("binary", images=6)
+    task = replace(task, val=phantom_task("binary", images=30).train)
+    looks = []
+    monkeypatch.setattr("bench.mlp.val_scores", lambda *given: looks.append(given) or val_scores(*given))
+    protocol = Protocol(epochs=12, batch_size=6)
+    fit_mlps(*projected(task), task, [{"lr": 1e-3, "weight_decay": 0.01}], [0], protocol)
+    assert len(looks) == len(validated(12, 6, 30)) == 5
 
 
 def test_an_mlp_that_diverges_fails_alone() -> None:
