@@ -28,7 +28,8 @@ class MCD(Adaptation):
 
     def build(self, task: Task, hparams: Hparams, run: Run) -> Network:
         net = super().build(task, hparams, run)
-        with seeded(run.seed + 1, run.device):  # two equal heads would never disagree
+        # Two equal heads would never disagree, and the next seed's first head would be shared by both seeds.
+        with seeded(run.seed + 1_000_003, run.device):
             other = nn.Linear(net.head.in_features, task.outputs).to(run.device)
         net.add_module("head", TwoHeads(net.head, other))
         return net

@@ -349,6 +349,8 @@ def test_mcds_two_heads_differ_both_learn_the_task_and_predict_together() -> Non
     first, second = heads_of(net)
     assert not torch.allclose(first.weight, second.weight, atol=0.01)
     assert torch.equal(first.weight, run.network(task.outputs).head.weight)  # the other strategies' head
+    following = heads_of(mcd.build(task, mcd.defaults(), new_run(1)))
+    assert not torch.equal(second.weight, following[0].weight)
     images, labels = batch(task, run)
     features = net.features(images)
     learned = task_loss(first(features), labels, task) + task_loss(second(features), labels, task)
