@@ -42,7 +42,7 @@ def train(net: Network, strategy: FineTune, task: Task, hparams: Hparams, run: R
     optimizer: torch.optim.Optimizer | None = None
     best = Best(margin_of(task, protocol))
     best_state: dict[str, Tensor] = {}
-    best_epoch = step = trained = 0
+    best_epoch = failed = step = trained = 0
     parts = 1  # of a batch that does not fit in memory as a whole
 
     cached: Activations | None = None  # of the stages that are frozen
@@ -92,12 +92,14 @@ def train(net: Network, strategy: FineTune, task: Task, hparams: Hparams, run: R
             kept = strategy.candidate(net, task, run)
             predictor = strategy.predictor(kept.eval(), task, run)
             val_auc, val_loss = scores_on_val(predictor, task, f"epoch {epoch + 1} at lr {hparams['lr']:.3g}")
+            failed += 1
             if best.takes(val_auc, val_loss) or task.shift:
-                best_epoch = epoch
+                best_epoch, failed = epoch, 0
                 best_state = {name: tensor.detach().clone() for name, tensor in kept.state_dict().items()}
         run.meter.curve.append(val_auc)
         run.report(epoch, val_auc, val_loss)
-        if epoch in asked and protocol.patience and not task.shift and epoch - best_epoch >= protocol.patience:
+        # Where val is large there are many epochs between two looks at it, and one look is not enough.
+        if 0 < protocol.patience <= epoch - best_epoch and failed >= min(protocol.patience, 2) and not task.shift:
             break
 
     net.load_state_dict(best_state)

@@ -131,6 +131,22 @@ def test_patience_ends_a_fit_that_no_longer_gets_better() -> None:
     assert len(run.meter.curve) == 3
 
 
+def test_patience_does_not_end_a_fit_for_one_look_at_a_large_val() -> None:
+    class Still(FineTune):
+        name = "still"
+        backbone_scale = 0.0
+
+        def param_groups(self, net, task, hparams, run, epoch):
+            return [Group(list(net.head.parameters()), 0.0, 0.0)]
+
+    task = phantom_task("binary", images=6)
+    task = replace(task, val=phantom_task("binary", images=72).train)
+    run = new_run(protocol=Protocol(epochs=50, batch_size=16, patience=10))
+    assert sorted(validated(50, 6, 72))[:4] == [0, 11, 12, 23]
+    Still().fit(task, {"lr": 0.01}, run)
+    assert len(run.meter.curve) == 13
+
+
 def test_a_non_finite_loss_is_a_divergence_with_its_epoch_and_rate() -> None:
     class Bad(FineTune):
         name = "bad"
