@@ -239,7 +239,7 @@ def _cell(
         pixels=pixels,
         split_seed=matrix.split_seed,
         workspace=workspace,
-        fingerprint=_fingerprint(matrix, choice, pixels, hashes, shift=bool(dataset and dataset.target)),
+        fingerprint=_fingerprint(matrix, choice, pixels, hashes, dataset),
         seeds=matrix.seeds,
         hashes=hashes,
         info=dataset.info if dataset else None,
@@ -288,14 +288,16 @@ def _natural(matrix: Matrix, strategies: Iterable[Strategy], workspace: Path) ->
         return "unknown", str(error)
 
 
-def _fingerprint(matrix: Matrix, choice: Choice, pixels: int, hashes: Mapping[str, str], shift: bool) -> str:
+def _fingerprint(
+    matrix: Matrix, choice: Choice, pixels: int, hashes: Mapping[str, str], dataset: Dataset | None
+) -> str:
     """The first 20 hex digits of the sha256 of the canonical JSON of all that determines a cell's result."""
     # Not `asdict`, which copies: there may be a hundred thousand cells. The weights' hash counts, not where they were.
     # Names do, since a row says them: two datasets of equal content, or training from scratch beside two files of
     # weights for one network, are two rows.
     network = {key: value for key, value in vars(choice.backbone).items() if key not in ("weights", "name")}
     protocol = dict(vars(matrix.protocol))
-    if not shift:
+    if not (dataset and dataset.target):
         del protocol["selection"]  # there is one way only
     if not matrix.protocol.views:
         del protocol["views"]  # none is what there was before there were any
@@ -312,6 +314,11 @@ def _fingerprint(matrix: Matrix, choice: Choice, pixels: int, hashes: Mapping[st
         "protocol": protocol,
         **hashes,
     }
+    # What has changed for these cells alone since ENGINE was raised last: to be deleted when it is raised next.
+    if matrix.protocol.patience:
+        facts["patience"] = "two looks"
+    if dataset and dataset.info.kind == "multi-label" and choice.amount.fraction < 1:
+        facts["amount"] = vars(choice.amount) | {"of": "all images"}
     # What cannot be read has no hash to tell it from others: its failed rows would take each other's place.
     unknown = {"weights_hash": choice.backbone.weights, "data_hash": choice.dataset, "second_hash": matrix.natural}
     facts |= {key: f"unknown {unknown[key]}" for key, value in hashes.items() if value == "unknown"}

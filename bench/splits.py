@@ -54,8 +54,9 @@ def training_subset(labels: np.ndarray, fraction: float, per_class: int | None, 
     """Ascending int64 indices of the training images used: per class the first n of one seeded permutation, so that
     smaller draws are subsets of larger ones. n is `fraction` of the class (at least 1), and at most `per_class`.
 
-    For multi-label (0/1 [N, K]) each label, and "no label", draws from the images that have it, and the union is taken.
-    Raises UsageError.
+    For multi-label (0/1 [N, K]) a fraction is of all images, with one more for each label, and "no label", that it has
+    none of: drawn label by label, images with many would be drawn more often. `per_class` does draw so, and takes the
+    union: of most labels it has more than n. Raises UsageError.
     """
     if not 0 < fraction <= 1:
         raise UsageError(f"fraction = {fraction}: must be above 0 and at most 1.")
@@ -65,6 +66,13 @@ def training_subset(labels: np.ndarray, fraction: float, per_class: int | None, 
         return np.arange(len(labels))
     members = _members(labels)
     taken = np.zeros(len(labels), dtype=bool)
+    if np.ndim(labels) == 2 and per_class is None:
+        order = np.random.default_rng(seed).permutation(len(labels))
+        taken[order[: max(1, round(fraction * len(labels)))]] = True
+        for having in members[order].T:
+            if having.any() and not taken[order[having]].any():
+                taken[order[having.argmax()]] = True
+        return np.flatnonzero(taken)
     for label in range(members.shape[1]):
         having = np.flatnonzero(members[:, label])
         count = min(max(1, round(fraction * len(having))), per_class or len(having))

@@ -103,6 +103,17 @@ def test_multi_label_subsets_have_each_label_and_none() -> None:
     assert len(chosen) <= 16
 
 
+def test_a_fraction_of_a_multi_label_set_is_that_and_a_fair_sample() -> None:
+    rng = np.random.default_rng(0)
+    labels = (rng.random((2000, 4)) < [0.5, 0.3, 0.2, 0.1]).astype(np.uint8)
+    labels[:, 3] = 0
+    labels[7, 3] = 1
+    chosen = labels[training_subset(labels, 0.1, None, 0)]
+    assert 200 <= len(chosen) <= 201  # the last label's only image, if it was not drawn
+    assert chosen[:, 3].sum() == 1
+    assert chosen.sum(1).mean() == pytest.approx(labels.sum(1).mean(), abs=0.15)  # drawn label by label: 1.4 and not 1
+
+
 def test_subsets_follow_the_seed() -> None:
     labels = np.zeros(50, dtype=np.int64)
     assert training_subset(labels, 0.2, None, 0).tolist() != training_subset(labels, 0.2, None, 1).tolist()
