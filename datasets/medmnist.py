@@ -48,6 +48,8 @@ ORGANS = ("organamnist", "organcmnist", "organsmnist")
 NOTES = {
     "pathmnist": "a shift is built in: train and val are of one centre (NCT-CRC-HE-100K), test is of another one "
     "(CRC-VAL-HE-7K)",
+    "dermamnist": "some lesions have several photographs, which may be in different splits: val and test are easier "
+    "than new patients (HAM10000)",
 }
 CITATION = (
     "Yang et al. (2023). MedMNIST v2: A large-scale lightweight benchmark for 2D and 3D biomedical image "
