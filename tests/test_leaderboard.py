@@ -370,3 +370,25 @@ def test_strategies_that_were_not_run_alike_are_a_grave_caution(table: Any) -> N
     assert heading == "Not run alike"
     assert "The protocol of strategies differs on d: dann, full_finetune and linear_probe (1 epoch, 1 trial)" in said
     assert "; l2_sp (12 epochs, 3 trials)." in said
+
+
+def test_images_and_weights_that_changed_under_one_name_are_a_grave_caution(table: Any) -> None:
+    new = {"finished_utc": "2025-02-01T10:00:00Z"}
+    few = {"per_class": 10, "fingerprint": "few"}
+    # Training from scratch takes no weights, and without a second domain there are no images of one.
+    made = [*cell("d", "b", "scratch", [0.6, 0.61], weights_hash="random"), *cell("d", "b", "bss", [0.6, 0.62])]
+    made += cell("d", "b", "dann", [0.6, 0.62], second="skimage", second_hash="s1")
+    made += cell("d", "b", "dann", [0.6, 0.62], data_hash="failed", status="failed", test_auc=None, **few)
+    made += cell("d", "b", "bss", [0.6, 0.62], size=128, data_hash="larger", fingerprint="large")
+    assert "Not run alike" not in dict(cautions(table(made)))
+    heading, said = cautions(table([*made, *cell("d", "b", "l2_sp", [0.6, 0.7], data_hash="edited", **new)]))[0]
+    assert heading == "Not run alike"
+    assert "Images, labels or splits of d are not the same in all rows, the oldest first: " in said
+    assert "the oldest first: bss, dann and scratch; l2_sp. " in said
+    _, said = cautions(table([*made, *cell("d", "b", "bss", [0.6, 0.7], data_hash="edited", **few, **new)]))[0]
+    assert "the oldest first: bss, dann and scratch; bss (10 a class). " in said
+    _, said = cautions(table([*made, *cell("d", "b", "l2_sp", [0.6, 0.7], weights_hash="other", **new)]))[0]
+    assert said.startswith("Weights of b are not the same in all rows, the oldest first: bss and dann; l2_sp. ")
+    cdan = cell("d", "b", "cdan", [0.6, 0.7], second="skimage", second_hash="s2", **new)
+    _, said = cautions(table([*made, *cdan]))[0]
+    assert said.startswith("Images of the second domain skimage are not the same in all rows, the oldest first: dann;")

@@ -396,6 +396,10 @@ def test_the_terminal_and_the_summary_say_which_strategies_were_not_run_alike(tm
     assert said in terminal(current(read_rows(folder)))
     assert "**Not run alike.** The protocol of strategies" in summary(*gather([folder]), None)
     assert "not run alike" not in terminal(current(read_rows(write(tmp_path / "alike", made[:1]))))
+    edited = [made[0], row("d", "b", "full_finetune", 0, 0.8, epochs=1, data_hash="edited")]
+    assert "not run alike: Images, labels or splits of d" in terminal(
+        current(read_rows(write(tmp_path / "edited", edited)))
+    )
 
 
 @pytest.mark.usefixtures("no_figures")

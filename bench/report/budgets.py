@@ -19,8 +19,19 @@ _PROTOCOL: dict[str, Callable[[object], str]] = {
 }
 """What of the protocol a row carries. It is what was asked for, not what a strategy made of it: a probe that trains
 for no epoch has the epochs of all others, and one that takes no second domain has none."""
+_CONTENT = {
+    "data_hash": (("dataset", "size", "source_size"), "Images, labels or splits of {} are not the same in all rows"),
+    "weights_hash": (("backbone",), "Weights of {} are not the same in all rows"),
+    "second_hash": (("second",), "Images of the second domain {} are not the same in all rows"),
+}
+"""Hash -> the names that stand for one content, and what is said where they stand for several."""
 MOST = 6
 """Strategies, datasets and protocols that are named, of each."""
+
+
+def not_alike(rows: pd.DataFrame) -> str:
+    """All in which rows that are compared were not made alike; "" where they were."""
+    return " ".join(filter(None, (unequal(rows), exchanged(rows))))
 
 
 def unequal(rows: pd.DataFrame) -> str:
@@ -44,6 +55,33 @@ def unequal(rows: pd.DataFrame) -> str:
         f"The protocol of strategies differs on {where}: {'; '.join(said[:MOST])}{more}. What sets them apart may be "
         "that. Run all of them by one protocol, or into another folder (--results)."
     )
+
+
+def exchanged(rows: pd.DataFrame) -> str:
+    """Which images, weights and second domains changed under one name between runs, and the strategies of each
+    content; "" where none did. Amounts of data count together: a mean over them would mix old and new."""
+    results = ok(rows).sort_values("finished_utc", kind="stable", na_position="first")
+    said = []
+    for column, (keys, sentence) in _CONTENT.items():
+        known = results[results[column].notna() & (results[column] != "random")]  # of what takes no weights
+        counts = known.groupby(list(keys), dropna=False)[column].transform("nunique")
+        part = known[counts > 1]
+        contents = [_where(one) for _, one in part.groupby([*keys, column], dropna=False, sort=False)]
+        if contents:
+            more = f"; and {len(contents) - MOST} others" if len(contents) > MOST else ""
+            names = _some(part[keys[0]].unique())
+            said.append(f"{sentence.format(names)}, the oldest first: {'; '.join(contents[:MOST])}{more}.")
+    if not said:
+        return ""
+    return (
+        f"{' '.join(said)} What sets them apart may be that. Run all of the matrix again: it renews older rows."
+    )
+
+
+def _where(rows: pd.DataFrame) -> str:
+    """The strategies of rows, and the amounts of data where these are not all of train alone."""
+    amounts = {amount(f, p): None for f, p in zip(rows["fraction"], rows["per_class"], strict=True)}
+    return _some(rows["strategy"].unique()) + ("" if list(amounts) == ["all"] else f" ({_some(amounts)})")
 
 
 def along(rows: pd.DataFrame) -> str:

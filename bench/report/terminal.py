@@ -10,7 +10,7 @@ import pandas as pd
 from rich.markup import escape
 from rich.table import Table
 
-from bench.report.budgets import unequal
+from bench.report.budgets import not_alike
 from bench.report.ensembles import headline
 from bench.report.frames import apart, ok
 from bench.report.gains import reader
@@ -43,7 +43,7 @@ def terminal_summary(
     table.caption = f"complete blocks: {board.blocks_used}, datasets: {len(board.datasets)}{left_out}"
     if not board.blocks_used and (board.table["runs"] > 0).sum() > 1:
         table.caption += f"\nno ranking: {NO_BLOCK}"
-    if said := unequal(networks):
+    if said := not_alike(networks):
         table.caption += f"\nnot run alike: {escape(said)}"
     if len(made):
         table.caption += "\nensembles: " + escape(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.report.budgets import unequal
+from bench.report.budgets import not_alike
 from bench.report.frames import CELL, ok
 from bench.report.leaderboard import NO_RIVAL, ROPE, Leaderboard
 from bench.report.significance import MIN_DATASETS, TooFew, against_control
@@ -181,7 +181,7 @@ def cautions(
     results = ok(rows)
     for name in unfinished:
         warn("Not finished", f"The run {name} was still going, or was stopped: rows may be missing.")
-    if said := unequal(rows):
+    if said := not_alike(rows):
         warn("Not run alike", said)
     random = _unique(rows.loc[rows["weights"] == "random", "backbone"])
     if random:
