@@ -42,8 +42,8 @@ PATCHES_RULE = "1"
 
 
 def open_natural(source: str, root: Path, workspace: Path | None = None) -> Dataset:
-    """The natural images of this name; `root` is the folder of downloaded files. Raises UsageError for a name that
-    does not exist, DataError where the images cannot be had."""
+    """The natural images of this name; `root` is the folder of downloaded files. Raises UsageError for a name or
+    path that does not exist, DataError where the images cannot be had."""
     prefix, colon, path = source.partition(":")
     if prefix + colon in _PATHS and path:
         return _PATHS[prefix + colon](source, Path(path).expanduser())
@@ -123,7 +123,7 @@ def _cifar10(source: str, root: Path) -> Dataset:
 
 def _folder(source: str, path: Path) -> Dataset:
     if not path.is_dir():
-        raise DataError(f"{path}: no such folder. Check the path (it is relative to the current folder).")
+        raise UsageError(f"{path}: no such folder. Check the path (it is relative to the current folder).")
     found = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and not file.is_dir())
     files = [checked_path(path, file.relative_to(path).as_posix()) for file in found]
     if not files:
@@ -144,6 +144,8 @@ def _folder(source: str, path: Path) -> Dataset:
 
 
 def _npz(source: str, path: Path) -> Dataset:
+    if not path.exists():
+        raise UsageError(f"{path}: no such file. Check the path (it is relative to the current folder).")
     digest = npzfile.fingerprint(path)
     return Unlabelled(source, digest, lambda size: _kept(digest, lambda: load_natural(source, size).images["train"]))
 

@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 
 from bench.contract import SPLITS, Dataset, Info, Kind
-from bench.errors import DataError, printable
+from bench.errors import DataError, UsageError, printable
 from bench.imagefiles import ImageFiles, Table, checked_names
 
 PREFIX = "csv:"
@@ -41,7 +41,7 @@ def names() -> list[str]:
 
 
 def open_dataset(name: str, root: Path, seed: int, source_size: int) -> Dataset:
-    """`name` is `csv:PATH` or `csv:PATH@DOMAIN`. Raises DataError."""
+    """`name` is `csv:PATH` or `csv:PATH@DOMAIN`. Raises UsageError where there is no such file, DataError."""
     path, domain = _path_and_domain(name.removeprefix(PREFIX))
     frame = _read(path)
     found = _domains(path, frame, domain)
@@ -86,7 +86,7 @@ def _read(path: Path) -> pd.DataFrame:
             # Not pandas' reader: it cuts long rows short, and fills short ones, without a word.
             header, *rows = [row for row in csv.reader(file, skipinitialspace=True, strict=True) if row] or [[]]
     except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file. Check the path (it is relative to the current folder).") from error
+        raise UsageError(f"{path}: no such file. Check the path (it is relative to the current folder).") from error
     except IsADirectoryError as error:
         raise DataError(f"{path}: a folder, expected a CSV. For images in it write folder:{path}") from error
     except (OSError, ValueError, csv.Error) as error:

@@ -16,7 +16,7 @@ from typing import NoReturn
 import numpy as np
 
 from bench.contract import SPLITS, Dataset, Info, Kind
-from bench.errors import DataError
+from bench.errors import DataError, UsageError
 from bench.imagefiles import ImageFiles, Table
 
 PREFIX = "folder:"
@@ -29,10 +29,10 @@ def names() -> list[str]:
 
 
 def open_dataset(name: str, root: Path, seed: int, source_size: int) -> Dataset:
-    """`name` is `folder:PATH`. Raises DataError."""
+    """`name` is `folder:PATH`. Raises UsageError where there is no such folder, DataError."""
     folder = Path(name.removeprefix(PREFIX)).expanduser()
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder. Check the path (it is relative to the current folder).")
+        raise UsageError(f"{folder}: no such folder. Check the path (it is relative to the current folder).")
     tops = _folders(folder)
     _check_not_alike(folder, [top.name for top in tops])
     given = {top.name for top in tops} & set(SPLITS)

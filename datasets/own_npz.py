@@ -16,7 +16,7 @@ import numpy as np
 
 from bench import npzfile
 from bench.contract import KINDS, SPLITS, Dataset, Info, Kind, Split
-from bench.errors import DataError, brief, nearest
+from bench.errors import DataError, UsageError, brief, nearest
 from bench.imagefiles import check_classes, checked_names
 from bench.splits import TRAIN_VAL, make_splits
 
@@ -30,8 +30,11 @@ def names() -> list[str]:
 
 
 def open_dataset(name: str, root: Path, seed: int, source_size: int) -> Dataset:
-    """`name` is `npz:PATH`. Raises DataError."""
-    return OwnNpz(name, Path(name.removeprefix(PREFIX)).expanduser(), seed)
+    """`name` is `npz:PATH`. Raises UsageError where there is no such file, DataError."""
+    path = Path(name.removeprefix(PREFIX)).expanduser()
+    if not path.exists():
+        raise UsageError(f"{path}: no such file. Check the path (it is relative to the current folder).")
+    return OwnNpz(name, path, seed)
 
 
 class OwnNpz(Dataset):

@@ -109,7 +109,7 @@ def test_what_cannot_be_advised_on_is_a_clear_error(images: Path, folder: Path) 
     ):
         with pytest.raises(UsageError, match=said_so):
             list(said(asked, False, CHECKOUT))
-    with pytest.raises(DataError, match="no such file"):
+    with pytest.raises(UsageError, match="no such file"):
         advise(Asked("none.npz", (folder,)), CHECKOUT)
     arrays = dict(np.load(images))
     np.savez("one.npz", **arrays | {"val_labels": arrays["val_labels"] * 0})

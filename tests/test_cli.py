@@ -204,14 +204,24 @@ def test_listing_datasets_downloads_nothing(workspace: Path, monkeypatch: pytest
 
 
 def test_fetch_goes_on_after_a_failure_and_says_so(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (workspace / "torn.npz").write_bytes(b"PK")
     (workspace / "m.toml").write_text(
-        '[run]\nstrategies = ["scratch"]\ndatasets = ["npz:none.npz", "phantom-radiograph"]\nsizes = [28]\n'
+        '[run]\nstrategies = ["scratch"]\ndatasets = ["npz:torn.npz", "phantom-radiograph"]\nsizes = [28]\n'
         '[[backbone]]\nmodel = "test_resnet"\nweights = "random"\n'
     )
     code, out, _ = invoke("fetch", "m.toml")
     assert code == 1
-    assert "npz:none.npz at 28 px: failed" in out
+    assert "npz:torn.npz at 28 px: failed" in out
     assert "phantom-radiograph at 28 px: here" in out
+
+
+@pytest.mark.parametrize("name", ["csv:lables.csv", "folder:imagse", "npz:mien.npz", "phantom-organ-a->csv:lables.csv"])
+def test_a_mistyped_path_leaves_the_results_as_they_were(workspace: Path, name: str) -> None:
+    code, _, err = invoke("run", "demo", "--dataset", name, "--results", "results/mine")
+    assert code == 2
+    path = name.rpartition(":")[2]
+    assert f"{path}: no such {'folder' if name.startswith('folder') else 'file'}. Check the path" in err
+    assert not (workspace / "results").exists()
 
 
 def test_a_small_matrix_from_start_to_report_and_again(workspace: Path) -> None:

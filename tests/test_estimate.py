@@ -118,20 +118,22 @@ def test_measured_rows_replace_the_calibration(tmp_path: Path) -> None:
 
 def test_the_plan_says_what_is_there_what_is_left_and_why_a_cell_cannot_run(tmp_path: Path) -> None:
     out = io.StringIO()
-    missing = f"npz:{tmp_path}/none.npz"
-    plan = make_plan(matrix(tmp_path / "r", datasets=("phantom-radiograph", missing)), CHECKOUT)
+    (tmp_path / "torn.npz").write_bytes(b"PK")
+    torn = f"npz:{tmp_path}/torn.npz"
+    plan = make_plan(matrix(tmp_path / "r", datasets=("phantom-radiograph", torn)), CHECKOUT)
     describe(plan, Console(file=out, width=400))
     text = out.getvalue()
     assert "6 cells: 3 strategies x 1 backbone x 2 datasets x 1 size" in text
     assert "RANDOM WEIGHTS" in text
     assert "cannot run: 3 cells" in text
-    assert "none.npz" in text
+    assert "torn.npz" in text
     assert f"3 of 6 cells can run on {device.describe(CPU)}: about" in text
     assert text.rstrip().endswith("; 3 cannot")
 
 
 def test_what_cannot_run_at_all_is_given_no_time(tmp_path: Path) -> None:
-    text = described(matrix(tmp_path / "r", datasets=(f"npz:{tmp_path}/none.npz",)))
+    (tmp_path / "torn.npz").write_bytes(b"PK")
+    text = described(matrix(tmp_path / "r", datasets=(f"npz:{tmp_path}/torn.npz",)))
     assert text.rstrip().endswith("0 of 3 cells can run")
 
 

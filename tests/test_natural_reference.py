@@ -155,11 +155,11 @@ def test_what_is_not_there_is_named(folder: Path) -> None:
             open_natural(name, Path())
     with pytest.raises(UsageError, match='Did you mean "skimage"'):
         open_natural("skimag", Path())
-    with pytest.raises(DataError, match="no such folder"):
+    with pytest.raises(UsageError, match="no such folder"):
         open_natural(f"folder:{folder / 'absent'}", Path())
     with pytest.raises(DataError, match="has no images"):
         open_natural(f"folder:{folder}", Path())
-    with pytest.raises(DataError, match="no such file"):
+    with pytest.raises(UsageError, match="no such file"):
         open_natural(f"npz:{folder / 'absent.npz'}", Path())
     gray = RNG.integers(0, 256, (6, 9, 9), dtype=np.uint8)
     splits = ("train", "val", "test")

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from bench.contract import Dataset
-from bench.errors import DataError
+from bench.errors import DataError, UsageError
 from tests.small import opened, picture
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -210,7 +210,7 @@ def test_files_are_counted_without_being_decoded(folder: Path, monkeypatch: pyte
 
 
 def test_folder_errors_without_images(folder: Path) -> None:
-    with pytest.raises(DataError, match="no such folder"):
+    with pytest.raises(UsageError, match="no such folder"):
         opened(f"folder:{folder / 'none'}")
     with pytest.raises(DataError, match="has no images"):
         opened(f"folder:{folder}")

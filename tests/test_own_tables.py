@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bench.contract import Dataset
-from bench.errors import DataError
+from bench.errors import DataError, UsageError
 from tests.small import opened, picture
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -202,7 +202,7 @@ def test_csv_errors(folder: Path, header: str, row: str, says: str) -> None:
 
 
 def test_csv_that_is_none(folder: Path) -> None:
-    with pytest.raises(DataError, match="no such file"):
+    with pytest.raises(UsageError, match="no such file"):
         opened(f"csv:{folder / 'none.csv'}")
     (folder / "bad.csv").write_bytes(b"\xff\xfe\x00\x01")
     with pytest.raises(DataError, match="not a readable UTF-8 CSV"):

@@ -90,10 +90,11 @@ def test_missing_weights_fail_their_own_cells_only_and_scratch_needs_none(tmp_pa
     assert "nowhere.safetensors" in plan.errors[0].error
 
 
-def test_missing_data_fails_its_own_cells_only(tmp_path: Path) -> None:
-    plan = make_plan(matrix(tmp_path, datasets=(f"npz:{tmp_path}/none.npz", "phantom-organ-a")), CHECKOUT)
+def test_unreadable_data_fails_its_own_cells_only(tmp_path: Path) -> None:
+    (tmp_path / "torn.npz").write_bytes(b"PK")
+    plan = make_plan(matrix(tmp_path, datasets=(f"npz:{tmp_path}/torn.npz", "phantom-organ-a")), CHECKOUT)
     assert len(plan.errors) == 3
-    assert all("none.npz" in cell.error for cell in plan.errors)
+    assert all("torn.npz" in cell.error for cell in plan.errors)
 
 
 def test_more_images_of_a_class_than_there_are_is_said(tmp_path: Path) -> None:

@@ -73,9 +73,7 @@ def exchanged(rows: pd.DataFrame) -> str:
             said.append(f"{sentence.format(names)}, the oldest first: {'; '.join(contents[:MOST])}{more}.")
     if not said:
         return ""
-    return (
-        f"{' '.join(said)} What sets them apart may be that. Run all of the matrix again: it renews older rows."
-    )
+    return f"{' '.join(said)} What sets them apart may be that. Run all of the matrix again: it renews older rows."
 
 
 def _where(rows: pd.DataFrame) -> str:
