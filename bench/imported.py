@@ -84,6 +84,16 @@ def _network(path: Path) -> dict[str, Any] | None:
 
 def imported(results: Path, places: Collection[tuple[str, int]]) -> list[Candidate]:
     """The imported predictions in a results folder, of datasets and sizes in `places`: of each name the latest."""
+    return [one for one in _latest(results) if (one.dataset, one.size) in places]
+
+
+def seeds_of(name: str, results: Path) -> dict[tuple[str, int], tuple[int, ...]]:
+    """(dataset, size) -> seeds of the predictions that a results folder has under this name, which another import under
+    it takes the place of."""
+    return {(one.dataset, one.size): one.seeds for one in _latest(results) if one.backbone == name}
+
+
+def _latest(results: Path) -> list[Candidate]:
     latest: dict[tuple[str, str, int], tuple[str, str]] = {}
     seeds = defaultdict(set)
     for path in sorted((results / "cells").glob(f"{STRATEGY}*.json")):
@@ -94,10 +104,9 @@ def imported(results: Path, places: Collection[tuple[str, int]]) -> list[Candida
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             log.warning("%s is left out: not a row (%s). Import its predictions again.", path, brief(error))
             continue
+        seeds[fingerprint].add(seed)
         key = (backbone, dataset, size)
-        if key[1:] in places:
-            seeds[fingerprint].add(seed)
-            latest[key] = max(latest.get(key, ("", "")), (finished, fingerprint))
+        latest[key] = max(latest.get(key, ("", "")), (finished, fingerprint))
     return [
         Candidate(
             fingerprint, dataset, size, 1.0, None, name, STRATEGY, tuple(sorted(seeds[fingerprint])), imported=True

@@ -125,6 +125,14 @@ def test_the_command_says_what_it_added(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "theirs · seed 0: test AUC 0." in done.output
     assert "no val predictions" in done.output
+    assert "replaces" not in done.output
+    both = [str(written(tmp_path, "test", run)[0]) for run in "01"]
+    done = CliRunner().invoke(app, ["import", *both, *options])
+    assert f"{NAME} 28 px: replaces seed 0 of theirs there. To keep them, import all" in done.output
+    done = CliRunner().invoke(app, ["import", str(file), *options])
+    assert f"{NAME} 28 px: replaces seeds 0, 1 of theirs there." in done.output
+    done = CliRunner().invoke(app, ["import", str(file), *[one.replace("theirs", "others") for one in options]])
+    assert "replaces" not in done.output
 
 
 def test_a_page_compares_it_with_the_best_network_and_ranks_ours_alone(tmp_path: Path) -> None:

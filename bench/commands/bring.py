@@ -29,13 +29,19 @@ def import_(
     """Add predictions made elsewhere to a results folder, to compare with and to be members of ensembles."""
 
     def action() -> bool:
-        from bench.imported import import_predictions
+        from bench.imported import import_predictions, seeds_of
 
-        for row in import_predictions(files, name, results, data_root, Path.cwd(), dataset, size):
+        before = seeds_of(name, results)
+        rows = import_predictions(files, name, results, data_root, Path.cwd(), dataset, size)
+        for row in rows:
             val = f", val AUC {row['val_auc']:.3f}" if "val_auc" in row else ", no val predictions"
             typer.echo(
                 f"{row['dataset']} {row['size']} px · {name} · seed {row['seed']}: test AUC {row['test_auc']:.3f}{val}"
             )
+        for place in dict.fromkeys((row["dataset"], row["size"]) for row in rows):
+            if seeds := before.get(place):
+                said = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))} of {name} there"
+                typer.echo(f"{place[0]} {place[1]} px: replaces {said}. To keep them, import all runs in one command.")
         typer.echo(f"next: medtransfer report {results}, or a run of its matrix with an ensemble over all")
         return True
 
