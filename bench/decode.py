@@ -32,9 +32,19 @@ _FORMATS = ("PNG", "JPEG", "TIFF")
 _FIX = "Replace it by an intact PNG, JPEG, TIFF or DICOM file, or remove it."
 
 
+def is_dicom(path: Path) -> bool:
+    """By the name; of any name that is no image's, as on a hospital's CD (IM0005, 1.2.840.1), by its first bytes (DICOM
+    PS3.10 7.1). Raises OSError."""
+    suffix = path.suffix.lower()
+    if suffix in SUFFIXES:
+        return suffix == ".dcm"
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
 def is_gray(path: Path) -> bool:
     """From the header alone. Raises DataError."""
-    if path.suffix.lower() == ".dcm":
+    if is_dicom(path):
         return bool(_dicom(path, pixels=False).SamplesPerPixel == 1)
     with _pillow(path) as image:
         return image.mode in GRAY_MODES
@@ -43,7 +53,7 @@ def is_gray(path: Path) -> bool:
 def share_of_16_bit(path: Path) -> float | None:
     """The brightest pixel of a gray 16-bit PNG or TIFF as a share of 65535; None for any other image. Raises
     DataError."""
-    if path.suffix.lower() == ".dcm":
+    if is_dicom(path):
         return None
     with _pillow(path) as image:
         if not _is_16_bit(image):
@@ -58,7 +68,7 @@ def decode(path: Path, size: int, gray: bool) -> np.ndarray:
     """uint8 [size, size] or, unless `gray`, [size, size, 3]: padded to a square with black, then resized (bilinear,
     antialiased). Raises DataError."""
     try:
-        image = _decode_dicom(path) if path.suffix.lower() == ".dcm" else _decode_pillow(path, size)
+        image = _decode_dicom(path) if is_dicom(path) else _decode_pillow(path, size)
     except DataError:
         raise
     except Exception as error:  # Pillow and pydicom raise many types on damaged files

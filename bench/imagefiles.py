@@ -15,7 +15,7 @@ import numpy as np
 
 from bench.cache import cache_folder, filled, whole_file
 from bench.contract import SPLITS, Dataset, Info, Split
-from bench.decode import CODE, SUFFIXES, decode, is_gray, share_of_16_bit
+from bench.decode import CODE, SUFFIXES, decode, is_dicom, is_gray, share_of_16_bit
 from bench.errors import UNPRINTABLE, DataError
 from bench.splits import RATIOS, TRAIN_VAL, make_splits
 
@@ -47,8 +47,9 @@ def checked_path(root: Path, file: str) -> Path:
         )
     if not path.resolve().is_relative_to(root.resolve()):
         raise DataError(f"{path}: leads out of {root} (to {path.resolve()}). Copy the file into the folder.")
-    if not path.is_file() or path.suffix.lower() not in SUFFIXES:
-        raise DataError(f"{path}: not an image file ({', '.join(SUFFIXES)}). Convert it to PNG, or remove it.")
+    if not path.is_file() or not (path.suffix.lower() in SUFFIXES or is_dicom(path)):
+        known = f"{', '.join(SUFFIXES)}, or DICOM of any name"
+        raise DataError(f"{path}: not an image file ({known}). Convert it to PNG, or remove it.")
     return path
 
 

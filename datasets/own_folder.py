@@ -1,10 +1,11 @@
 """Own images in folders: `folder:PATH`.
 
 Either PATH/CLASS/... (split 70/10/20 by seed) or PATH/train/CLASS/..., PATH/test/CLASS/... and perhaps
-PATH/val/CLASS/... (without val, a tenth of train is taken by seed). PNG, JPEG, TIFF or DICOM (.dcm) files, at any
-depth below the class folder. Two classes make a binary task, more a multi-class one. Names that start with a dot are
-ignored; any other file that is not an image is an error. A folder says nothing of patients: where images of one
-patient are several, use a CSV with a `group` column.
+PATH/val/CLASS/... (without val, a tenth of train is taken by seed). PNG, JPEG, TIFF or DICOM files (.dcm, or of a
+name without one of these endings), at any depth below the class folder. Two classes make a binary task, more a
+multi-class one. Names that start with a dot, and the index DICOMDIR of a hospital's CD, are ignored; any
+other file that is not an image is an error. A folder says nothing of patients: where images of one patient are several,
+use a CSV with a `group` column.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def _check_not_alike(folder: Path, names: list[str]) -> None:
 def _folders(folder: Path) -> list[Path]:
     """The folders in `folder`; a file beside them is an error, since it would be left out unnoticed."""
     try:
-        found = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        found = sorted(path for path in folder.iterdir() if not _ignored(path.name))
     except OSError as error:
         _cannot_read(error)
     for path in found:
@@ -78,6 +79,10 @@ def _folders(folder: Path) -> list[Path]:
                 f"{path}: a file where class folders are expected. Move it into its class folder, or remove it."
             )
     return found
+
+
+def _ignored(name: str) -> bool:
+    return name.startswith(".") or name.upper() == "DICOMDIR"
 
 
 def _cannot_read(error: OSError) -> NoReturn:
@@ -92,7 +97,7 @@ def _files(folder: Path, top: Path) -> list[Path]:
         found += [Path(parent, name) for name in files]
         found += [path for name in folders if (path := Path(parent, name)).is_symlink()]
     found = sorted(found)
-    found = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    found = [path for path in found if not any(map(_ignored, path.relative_to(folder).parts))]
     if not found:
         raise DataError(f"{top}: has no images. Add some, or remove the folder.")
     return found

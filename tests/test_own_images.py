@@ -265,6 +265,21 @@ def test_dicom_window_rescale_and_inversion(folder: Path, tags: dict[str, object
     np.testing.assert_allclose(decode(path, 4, gray=True)[0].astype(int), expected, atol=1)
 
 
+def test_dicom_as_on_a_hospitals_cd(folder: Path) -> None:
+    class_folders(folder)
+    for name in ("IM0005", "1.2.840.113619.2"):
+        dicom(folder / "cat" / name, np.arange(64).reshape(8, 8))
+    (folder / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
+    (folder / "dog" / "deep").mkdir()
+    (folder / "dog" / "deep" / "dicomdir").write_bytes(bytes(128) + b"DICM")
+    ids = all_ids(opened(f"folder:{folder}"))
+    assert len(ids) == 42
+    assert {"cat/IM0005", "cat/1.2.840.113619.2"} <= set(ids)
+    (folder / "cat" / "VERSION").write_bytes(b"1.0")
+    with pytest.raises(DataError, match=r"cat/VERSION: not an image file \(.*, or DICOM of any name\)"):
+        opened(f"folder:{folder}")
+
+
 def test_dicom_in_a_folder_and_errors(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class_folders(folder)
     dicom(folder / "cat" / "scan.dcm", np.arange(64).reshape(8, 8))
