@@ -31,6 +31,20 @@ def test_results_readme_documents_every_column_in_order_with_its_type() -> None:
     assert all(meaning.strip() for _, _, meaning in lines)
 
 
+def test_the_example_averages_the_seeds_of_each_network_alone(tmp_path: Path) -> None:
+    made = [row("d", "b", "scratch", seed, 0.6 + seed / 10) for seed in range(2)]
+    made.append(row("d", "b", "scratch", 0, 0.5, per_class=10, fingerprint="few"))
+    made.append(row("d", "theirs", "imported", 0, 0.9, family="imported", weights=None))
+    compact(write(tmp_path / "results" / "demo", made))
+    code = README.read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    *lines, last = code.replace("results/demo", str(tmp_path / "results/demo")).strip().splitlines()
+    names: dict[str, Any] = {}
+    exec("\n".join(lines), names)
+    table = eval(last, names)
+    assert table["mean"].tolist() == pytest.approx([0.5, 0.65])
+    assert table["size"].tolist() == [1, 2]
+
+
 def test_torn_and_foreign_files_are_named(tmp_path: Path) -> None:
     folder = write(tmp_path / "run", rows())
     whole = len(read_rows(folder))
