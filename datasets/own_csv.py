@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import csv
 import re
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +32,11 @@ from bench.imagefiles import ImageFiles, Table, checked_names
 
 PREFIX = "csv:"
 LABELS = ("label", "labels", "grade")
+OPTIONAL = ("split", "group", "domain")
 PATIENT = re.compile("patient|subject|case|person", re.IGNORECASE)
 """Columns of which people expect that images of one value are kept together."""
+CALLED = {"file": "path", "filename": "path", "image": "path", "class": "label", "diagnosis": "label"}
+"""What people call the columns, in lower case -> their name here."""
 SEPARATORS = {";": '";"', "\t": "tabs"}
 
 
@@ -54,10 +58,11 @@ def open_dataset(name: str, root: Path, seed: int, source_size: int) -> Dataset:
         groups=np.array(_filled(path, frame, "group")) if "group" in frame else None,
         domains=np.array(_filled(path, frame, "domain")) if domain else None,
     )
-    unused = [column for column in frame if column not in ("path", "split", "group", "domain", *LABELS)]
+    unused = [column for column in frame if column not in ("path", *OPTIONAL, *LABELS)]
     together = f"domain {domain} of {', '.join(found)}" if domain else f"domains together: {', '.join(found)}"
     patient = "group" not in frame and any(PATIENT.search(column) for column in unused)
     hint = "; a column that says which images belong together must be called group" if patient else ""
+    hint += "".join(f"; {column} is not {column.lower()}" for column in unused if column.lower() in OPTIONAL)
     told = (printable(f"columns not used: {', '.join(unused)}") + hint,) if unused else ()
     notes = told + ((together,) if found else ())
     return ImageFiles(Info(name, kind, classes, channels=3, source=str(path)), table, seed, notes, domain)
@@ -89,6 +94,8 @@ def _read(path: Path) -> pd.DataFrame:
         raise UsageError(f"{path}: no such file. Check the path (it is relative to the current folder).") from error
     except IsADirectoryError as error:
         raise DataError(f"{path}: a folder, expected a CSV. For images in it write folder:{path}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f'{path}: not UTF-8 text ({error.reason}). Save it as "CSV UTF-8".') from error
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(
             f"{path}: not a readable UTF-8 CSV ({str(error).strip()}). Save it as CSV, comma-separated."
@@ -106,9 +113,23 @@ def _read(path: Path) -> pd.DataFrame:
         raise DataError(f'{path}: has the column "{twice[0]}" {columns.count(twice[0])} times. Remove all but one.')
     frame = pd.DataFrame([row[: len(columns)] for row in rows], columns=columns, dtype=str)
     if "path" not in frame or sum(column in frame for column in LABELS) != 1:
-        found = ", ".join(frame.columns)
-        raise DataError(f"{path}: has columns {found}. It needs path and exactly one of label, labels and grade.")
+        needs = "It needs path and exactly one of label, labels and grade."
+        raise DataError(f"{path}: has columns {', '.join(columns)}. {needs}{_renamed(columns)}")
     return frame
+
+
+def _renamed(columns: list[str]) -> str:
+    """How columns that seem to be those that are missing should be called; "" where none does."""
+    labelled = not {*LABELS}.isdisjoint(columns)
+    missing = [*([] if "path" in columns else ["path"]), *([] if labelled else LABELS)]
+    found: dict[str, str] = {}
+    for column in columns:
+        lower = column.lower()
+        close = get_close_matches(lower, missing, n=1, cutoff=0.8)
+        name = close[0] if close else CALLED.get(lower.replace("_", "").replace(" ", ""), "")
+        if name in missing:
+            found.setdefault(name, f'"{column}" to {name}')
+    return printable(f" Rename {' and '.join(found.values())}, perhaps.") if found else ""
 
 
 def _labels(path: Path, frame: pd.DataFrame) -> tuple[Kind, tuple[str, ...], np.ndarray]:

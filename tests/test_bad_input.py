@@ -409,7 +409,7 @@ def table(folder: Path, text: str) -> str:
         ("path,label\n../mine/../outside.png,x\n", "leads out of"),
         ("path,label\na.png,x\x1b\nb.png,y\n", r'class "x\\x1b" has characters'),
         ("", "It needs path"),
-        ("\udcff\udcfe\x00", "not a readable UTF-8 CSV"),
+        ("\udcff\udcfe\x00", "not UTF-8 text"),
     ],
 )
 def test_each_table_mistake_is_one_line(folder: Path, text: str, says: str) -> None:

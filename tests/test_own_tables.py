@@ -162,9 +162,12 @@ def test_csv_given_splits(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("header", "row", "says"),
     [
-        ("path,lable", "{},a", "exactly one of label, labels and grade"),
-        ("path,label,grade", "{},a,1", "exactly one of label, labels and grade"),
-        ("file,label", "{},a", "It needs path"),
+        ("path,lable", "{},a", 'label, labels and grade. Rename "lable" to label, perhaps.'),
+        ("path,Label", "{},a", 'Rename "Label" to label, perhaps.'),
+        ("File_Name,class", "{},a", 'Rename "File_Name" to path and "class" to label, perhaps.'),
+        ("path,age", "{},a", "exactly one of label, labels and grade.$"),
+        ("path,label,grade", "{},a,1", "exactly one of label, labels and grade.$"),
+        ("file,label", "{},a", 'It needs path .* Rename "file" to path, perhaps.'),
         ("path;label", "{};a", 'separated by ";", expected commas'),
         ("path\tlabel", "{}\ta", "separated by tabs, expected commas"),
         ("path,label", ",a", "row 2 has an empty path"),
@@ -205,8 +208,11 @@ def test_csv_that_is_none(folder: Path) -> None:
     with pytest.raises(UsageError, match="no such file"):
         opened(f"csv:{folder / 'none.csv'}")
     (folder / "bad.csv").write_bytes(b"\xff\xfe\x00\x01")
-    with pytest.raises(DataError, match="not a readable UTF-8 CSV"):
+    with pytest.raises(DataError, match=r'bad\.csv: not UTF-8 text .* Save it as "CSV UTF-8"'):
         opened(f"csv:{folder / 'bad.csv'}")
+    (folder / "quote.csv").write_text('path,label\n"a.png,x\n')
+    with pytest.raises(DataError, match=r"not a readable UTF-8 CSV .* Save it as CSV, comma-separated"):
+        opened(f"csv:{folder / 'quote.csv'}")
     with pytest.raises(DataError, match="has no rows"):
         opened(csv(folder, "path,label", []))
 
@@ -222,3 +228,5 @@ def test_patients_that_are_not_used_are_hinted_at(folder: Path) -> None:
     hint = "a column that says which images belong together must be called group"
     assert opened(csv(folder, "path,label,age,patient", rows)).notes[0] == f"columns not used: age, patient; {hint}"
     assert opened(csv(folder, "path,label,patient,group", rows)).notes[0] == "columns not used: patient"
+    capital = "columns not used: age, Group; Group is not group"
+    assert opened(csv(folder, "path,label,age,Group", rows)).notes[0] == capital
