@@ -185,6 +185,13 @@ def _scored(
     return columns, predictions
 
 
+def _whole(text: str) -> int:
+    """3 of "3" or "3.0", as a table of floats has it. Raises ValueError."""
+    if not (value := float(text)).is_integer():
+        raise ValueError
+    return int(value)
+
+
 def read_probabilities(path: Path, images: int, classes: int, kind: Kind) -> np.ndarray:
     """float64 [images, classes], in the order of the split. Raises DataError."""
 
@@ -196,7 +203,7 @@ def read_probabilities(path: Path, images: int, classes: int, kind: Kind) -> np.
         with open(path, newline="", encoding="utf-8") as file:
             for line, cells in enumerate(csv.reader(file), start=1):
                 try:
-                    numbers.append(int(cells[0]))
+                    numbers.append(_whole(cells[0]))
                     values.append([float(cell) for cell in cells[1:]])
                 except (ValueError, IndexError):
                     raise refuse(f"line {line} ({','.join(cells)[:60]!r}) is no image's prediction") from None

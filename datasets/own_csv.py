@@ -62,7 +62,9 @@ def open_dataset(name: str, root: Path, seed: int, source_size: int) -> Dataset:
     together = f"domain {domain} of {', '.join(found)}" if domain else f"domains together: {', '.join(found)}"
     patient = "group" not in frame and any(PATIENT.search(column) for column in unused)
     hint = "; a column that says which images belong together must be called group" if patient else ""
-    hint += "".join(f"; {column} is not {column.lower()}" for column in unused if column.lower() in OPTIONAL)
+    hint += "".join(
+        f"; {column} is used where it is called {column.lower()}" for column in unused if column.lower() in OPTIONAL
+    )
     told = (printable(f"columns not used: {', '.join(unused)}") + hint,) if unused else ()
     notes = told + ((together,) if found else ())
     return ImageFiles(Info(name, kind, classes, channels=3, source=str(path)), table, seed, notes, domain)

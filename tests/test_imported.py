@@ -87,6 +87,8 @@ def test_runs_named_by_their_time_are_numbered(tmp_path: Path) -> None:
         ("0,nan,0\n1,1,0\n2,0,1\n", "outside 0 to 1"),
         ("0,1,0,0\n1,1,0,0\n2,0,1,0\n", "has 3 probabilities a line, not 2"),
         ("id,a,b\n0,1,0\n", r"line 1 ('id,a,b') is no image's prediction"),
+        ("0.5,1,0\n1,1,0\n2,0,1\n", r"line 1 ('0.5,1,0') is no image's prediction"),
+        ("inf,1,0\n1,1,0\n2,0,1\n", r"line 1 ('inf,1,0') is no image's prediction"),
         ("", "has 0 images"),
     ],
 )
@@ -101,7 +103,7 @@ def test_what_is_no_prediction_is_refused(tmp_path: Path, text: str, reason: str
 
 def test_binary_files_may_give_the_second_class_alone(tmp_path: Path) -> None:
     path = tmp_path / "test@0.csv"
-    path.write_text("2,0.9\n0,0.25\n1,0.5\n")
+    path.write_text("2,0.9\n0.0,0.25\n1.0,0.5\n")
     found = read_probabilities(path, images=3, classes=2, kind="binary")
     assert found[:, 1].tolist() == [0.25, 0.5, 0.9]
     assert found.sum(axis=1).tolist() == [1, 1, 1]

@@ -228,5 +228,5 @@ def test_patients_that_are_not_used_are_hinted_at(folder: Path) -> None:
     hint = "a column that says which images belong together must be called group"
     assert opened(csv(folder, "path,label,age,patient", rows)).notes[0] == f"columns not used: age, patient; {hint}"
     assert opened(csv(folder, "path,label,patient,group", rows)).notes[0] == "columns not used: patient"
-    capital = "columns not used: age, Group; Group is not group"
+    capital = "columns not used: age, Group; Group is used where it is called group"
     assert opened(csv(folder, "path,label,age,Group", rows)).notes[0] == capital
