@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -126,6 +127,25 @@ def rows(seeds: int = 3) -> list[Row]:
             one |= lost | {"status": "skipped", "reason": "a probe of random features is not asked for"}
         if cell == ("breastmnist", "resnet18[:3]", "scratch") and one["seed"] == seeds - 1:
             one |= lost | {"status": "diverged", "reason": "the loss was not finite in epoch 2"}
+    return made
+
+
+def uneven(seeds: int = 2) -> list[Row]:
+    """A study that grew: five strategies on three networks at 28 px with 10 images a class, six more on one network,
+    two probes with all images, and the five on one network at 64 px and with 50 images a class."""
+    core, probes = ("full_finetune", "knn_probe", "l2_sp", "linear_probe", "scratch"), ("knn_probe", "linear_probe")
+    extra, networks = tuple(f"extra{n}" for n in range(6)), ("net0", "net1", "net2")
+    parts: list[tuple[tuple[str, ...], tuple[str, ...], int, int | None]] = [
+        (core, networks, 28, 10), (extra, networks[:1], 28, 10), (probes, networks, 28, None),
+        (core, networks[:1], 64, 10), (core, networks[:1], 28, 50),
+    ]  # fmt: skip
+    draw, made = np.random.default_rng(0), []
+    for strategies, nets, size, per_class in parts:
+        for cell in itertools.product(("breastmnist", "pneumoniamnist"), nets, strategies):
+            name = f"{hash_text('/'.join(cell)):016x}-{size}-{per_class}"
+            for seed in range(seeds):
+                at = {"size": size, "per_class": per_class, "fingerprint": name}
+                made.append(row(*cell, seed, float(draw.uniform(0.6, 0.9)), **at))
     return made
 
 

@@ -16,7 +16,7 @@ from bench.report.leaderboard import Leaderboard, leaderboard
 from bench.report.same_images import judged_on
 from bench.report.significance import TooFew, against_control
 from bench.report.words import answer, cautions, winner
-from tests.fake_results import Row, row, rows, write
+from tests.fake_results import Row, row, rows, uneven, write
 
 
 @pytest.fixture
@@ -127,6 +127,22 @@ def test_one_that_ran_on_few_blocks_is_listed_without_a_rank_and_harms_nobody(ta
     assert board.table["label"].tolist()[-1] == "rare"
     assert np.isnan(board.table["auc"].iloc[-1])
     assert board.blocks_used == 3
+
+
+def test_a_study_that_grew_unevenly_is_compared_where_most_comparisons_are(table: Any) -> None:
+    given = table(uneven())
+    board = leaderboard(given)
+    core = {"full_finetune", "knn_probe", "l2_sp", "linear_probe", "scratch"}
+    assert (set(board.ranked["label"]), board.control, board.blocks_used) == (core, "scratch", 10)
+    found = by_label(board)
+    assert found.loc["extra0", ["ranked", "blocks", "blocks_any", "blocks_used"]].tolist() == [False, 2, 16, 2]
+    assert found.loc["linear_probe", ["ranked", "blocks", "blocks_any", "blocks_used"]].tolist() == [True, 16, 16, 10]
+    sweep = [given[given["strategy"] == "linear_probe"].assign(size=size) for size in (96, 128, 224)]
+    swept = leaderboard(pd.concat([given, *sweep]))
+    pd.testing.assert_frame_equal(swept.ranked.drop(columns=["blocks", "blocks_any", "runs", "runs_any"]),
+                                  board.ranked.drop(columns=["blocks", "blocks_any", "runs", "runs_any"]))  # fmt: skip
+    assert leaderboard(given, "backbone").ranked["label"].tolist() != ["net0"]
+    assert len(leaderboard(given, "backbone").ranked) == 3
 
 
 def test_ranks_are_recomputed_when_rows_are_filtered(table: Any) -> None:
@@ -350,7 +366,7 @@ def test_nothing_to_compare_is_said(table: Any) -> None:
     lost = table(cell("d", "b", "a", [0.7, 0.8], status="failed", test_auc=None))
     assert answer(leaderboard(lost), lost) == ["Nothing can be said: no run has a result."]
     apart = table([*cell("d1", "b", "a", [0.7, 0.8]), *cell("d2", "b", "c", [0.7, 0.8])])
-    assert "no dataset where all of them have results" in answer(leaderboard(apart), apart)[0]
+    assert "no two of them have results on the same images" in answer(leaderboard(apart), apart)[0]
     empty = table([])
     assert answer(leaderboard(empty), empty) == ["Nothing can be said: no run has a result."]
 

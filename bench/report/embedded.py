@@ -10,7 +10,8 @@ from numpy.polynomial import Chebyshev
 from scipy.special import stdtrit
 
 from bench.report import stats
-from bench.report.leaderboard import CONTROLS, MIN_COVERAGE, NO_RIVAL, ROPE
+from bench.report.comparable import MIN_SHARE
+from bench.report.leaderboard import CONTROLS, NO_RIVAL, ROPE
 from bench.report.matrix import Z
 from bench.report.same_images import judged_on
 from bench.report.tables import amount
@@ -52,7 +53,7 @@ def embedded(rows: pd.DataFrame) -> dict[str, Any]:
         "noRival": NO_RIVAL,
         "testedOn": pd.factorize(pd.Series(map(judged_on, labels["dataset"])))[0].tolist(),
         "controls": CONTROLS,
-        "minCoverage": MIN_COVERAGE,
+        "minShare": MIN_SHARE,
         "draws": stats.DRAWS,
         "rope": ROPE,
         "t975": _T975,

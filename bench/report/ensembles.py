@@ -149,7 +149,7 @@ def _caption(found: Sequence[Way], made: pd.DataFrame) -> str:
         "the ensemble's is the larger, it may have fitted the val images: weighted, greedy and stacking take their "
         f"weights from them (stacking's val AUC is cross-fitted, so honest). {images}Tune + fit is what all members "
         "cost; where they are there, fusing is all. The time of prediction is that of members with a weight above 0."
-        + (f" {counted(len(alone), 'kind')} in less than half of the datasets stand on their own." if alone else "")
+        + (f" {counted(len(alone), 'kind')} that most of these datasets lack stand on their own." if alone else "")
     )
 
 

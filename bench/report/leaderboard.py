@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from bench.report import stats
+from bench.report.comparable import comparable
 from bench.report.frames import CELL, ok
 from bench.report.intervals import image_noise, margin, quantile, seed_noise
 from bench.report.matrix import Matrix, matrix
@@ -22,15 +23,11 @@ from bench.report.matrix import Matrix, matrix
 CONTROLS = ("scratch", "source_only")
 """The strategy that gains are measured against: the first of these that is compared."""
 
-MIN_COVERAGE = 0.5
-"""An entry with results in fewer of the blocks is listed without a rank: it would cost the others most of their
-blocks."""
-
 NO_RIVAL = "it adapts to the test images themselves, which the others never see"
 """Why a transductive strategy is listed without a rank."""
 
 NO_BLOCK = (
-    "no block (dataset, backbone, size and amount of data) has results of all strategies. Run all of them on the same "
+    "no block (dataset, backbone, size and amount of data) has results of two strategies. Run all of them on the same "
     "datasets, in one command, or into another folder (--results)."
 )
 """Why nothing is ranked, and what to do."""
@@ -51,7 +48,8 @@ class Leaderboard:
     AUC is at most ROPE below the first entry's), `behind`, `behind_lo`, `behind_hi` (AUC below the first entry),
     `margin` (half width of the 95 % interval of `behind` over seeds and test images: see intervals.margin), `tied` (not
     told apart from the first: `behind` is not above `margin`), `gain_margin` (the same of `gain`), `wins` (datasets
-    where its mean AUC is highest), `seconds` (tuning + fitting one model), `params_trained`, `blocks` of `blocks_any`,
+    where its mean AUC is highest), `seconds` (tuning + fitting one model), `params_trained`, `blocks` (in how many of
+    the `blocks_any` with any result it has one) and `blocks_used` (in how many of those that the ranking stands on),
     `runs` of `runs_any` (how many of those planned have a result).
     Intervals are 95 %, each for itself, over seeds on the same datasets and test images."""
     used: pd.DataFrame
@@ -74,10 +72,11 @@ class Leaderboard:
 def leaderboard(rows: pd.DataFrame, by: str | Sequence[str] = "strategy") -> Leaderboard:
     """Compare the values of `by` ("strategy", "backbone" or both) in current rows (see `frames.current`).
 
-    Ranks, means and intervals stand on complete blocks only: those where every ranked entry has a result. Intervals
-    (of AUC, gain and distance by Welch's t, of the IQM from the bootstrap's standard error with the same t) and shares
-    of resamples (2000 draws, fixed seed) tell how much other seeds would change a figure on these datasets and these
-    test images. They say nothing of other datasets. Test images count where an entry is told apart from the first.
+    Ranks, means and intervals stand on complete blocks only, those where every ranked entry has a result; `comparable`
+    chooses blocks and entries. Intervals (of AUC, gain and distance by Welch's t, of the IQM from the bootstrap's
+    standard error with the same t) and shares of resamples (2000 draws, fixed seed) tell how much other seeds would
+    change a figure on these datasets and these test images. They say nothing of other datasets. Test images count where
+    an entry is told apart from the first.
     """
     keys = (by,) if isinstance(by, str) else tuple(by)
     shared = [name for name in CELL if name not in keys]
@@ -88,39 +87,41 @@ def leaderboard(rows: pd.DataFrame, by: str | Sequence[str] = "strategy") -> Lea
     results = ok(numbered)
     names = numbered.drop_duplicates("_entry").sort_values("_entry")[list(keys)].reset_index(drop=True)
     table = names.assign(label=names.agg(" · ".join, axis=1)) if len(names) else names.assign(label="")
-    with_result = results.groupby("_entry")["_block"].nunique().reindex(table.index, fill_value=0)
-    table["blocks"] = with_result
-    table["blocks_any"] = results["_block"].nunique()
-    table["runs"] = results.groupby("_entry").size().reindex(table.index, fill_value=0)
-    table["runs_any"] = numbered.groupby("_entry").size().reindex(table.index, fill_value=0)
-    table["ranked"] = (with_result > 0) & (with_result >= MIN_COVERAGE * results["_block"].nunique())
+    counts = np.zeros((len(table), numbered["_block"].nunique()), dtype=int)
+    np.add.at(counts, (results["_entry"].to_numpy(), results["_block"].to_numpy()), 1)
+    eligible = np.ones(len(table), dtype=bool)
     if "strategy" in keys:
         seen = numbered["transductive"].fillna(False).astype(bool).groupby(numbered["_entry"]).any()
-        table["ranked"] &= ~seen.reindex(table.index, fill_value=False)
+        eligible = ~seen.reindex(table.index, fill_value=False).to_numpy()
+    # Of pairs each backbone has its own control, so there is none that all could be measured against.
+    labels = table["label"].tolist()
+    controls = [labels.index(name) for name in CONTROLS if keys == ("strategy",) and name in labels]
+    table["ranked"], complete = comparable((counts > 0) & eligible[:, None], controls)
+    table["blocks"], table["blocks_any"] = (counts > 0).sum(axis=1), int((counts > 0).any(axis=0).sum())
+    table["blocks_used"] = (counts[:, complete] > 0).sum(axis=1)
+    table["runs"] = counts.sum(axis=1)
+    table["runs_any"] = numbered.groupby("_entry").size().reindex(table.index, fill_value=0)
 
-    compared = results[results["_entry"].isin(table.index[table["ranked"]])]
-    entries_in = compared.groupby("_block")["_entry"].nunique()
-    complete = entries_in.index[entries_in == table["ranked"].sum()]
-    used = compared[compared["_block"].isin(complete)]
-    table["ranked"] &= len(complete) > 0
+    ranked = table.index[table["ranked"]]
+    used = results[results["_entry"].isin(ranked) & results["_block"].isin(np.flatnonzero(complete))]
     control, stands = None, None
     figures = pd.DataFrame(index=table.index, columns=_FIGURES, dtype=float)
     figures["tied"] = True
-    if len(complete):
-        stands = matrix(used, table["label"].tolist())
+    if len(used):
+        stands = matrix(used, labels)
         control, values = _figures(used, table, stands)
         figures.loc[values.index] = values
     table = pd.concat([table, figures], axis=1)
     table["tied"] = table["tied"].astype(bool)
     order = ["ranked", "mean_rank", "auc", "label"]
     table = table.sort_values(order, ascending=[False, True, False, True], kind="stable")
-    places = np.searchsorted(np.sort(used["_entry"].unique()), table.index[table["ranked"]]).tolist()
+    places = np.searchsorted(ranked, table.index[table["ranked"]]).tolist()
     return Leaderboard(
         by=keys,
         table=table.reset_index(drop=True),
         used=used.drop(columns=["_entry", "_block"]),
-        blocks_used=len(complete),
-        blocks_left_out=int(numbered["_block"].nunique() - len(complete)),
+        blocks_used=int(complete.sum()),
+        blocks_left_out=int((~complete).sum()),
         datasets=tuple(sorted(used["dataset"].unique())),
         seeds=stands.seeds if stands else 0,
         control=control,

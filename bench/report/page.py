@@ -35,7 +35,7 @@ from bench.report.leaderboard import Leaderboard, leaderboard
 from bench.report.planned import without_leftovers
 from bench.report.section import Evidence, Section
 
-SCRIPTS = ("written.js", "figures.js", "sort.js", "leaderboard.js")
+SCRIPTS = ("written.js", "comparable.js", "figures.js", "sort.js", "leaderboard.js")
 
 
 def render(folders: list[Path], out: Path) -> Path:

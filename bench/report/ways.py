@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from bench.report.comparable import comparable
 from bench.report.frames import CELL
-from bench.report.leaderboard import MIN_COVERAGE
 from bench.report.members import Member, members
 
 BLOCK = ["dataset", "size", "fraction", "per_class"]
@@ -36,9 +36,8 @@ class Way:
 
 
 def ways(made: pd.DataFrame) -> list[Way]:
-    """All ways among rows of ensembles with a result. They are compared on the blocks that have all of them. One with
-    results in less than MIN_COVERAGE of the blocks would cost the others theirs: it stands on its own, and so does each
-    where no block has all. Where none in a block has a val AUC, the first by name counts."""
+    """All ways among rows of ensembles with a result. `comparable` chooses those that are compared and their blocks;
+    each of the others stands on its own. Where none in a block has a val AUC, the first by name counts."""
     numbered = made.assign(
         _block=made.groupby(BLOCK, dropna=False).ngroup(),
         _cell=made.groupby(["fusion", "over", *CELL], dropna=False).ngroup(),
@@ -51,12 +50,12 @@ def ways(made: pd.DataFrame) -> list[Way]:
     found: dict[tuple[str, str], dict[int, pd.DataFrame]] = defaultdict(dict)
     for fusion, over, block, cell in zip(*(best[n] for n in ("fusion", "over", "_block", "_cell")), strict=True):
         found[fusion, over][block] = rows[cell]
-    wide = {name for name, chosen in found.items() if len(chosen) >= MIN_COVERAGE * numbered["_block"].nunique()}
-    common = set.intersection(*(set(found[name]) for name in wide)) if wide else set()
-    compared = wide if common else set()
+    there = np.array([[at in chosen for at in range(numbered["_block"].nunique())] for chosen in found.values()])
+    compared, complete = comparable(there) if found else ((), ())
+    common = np.flatnonzero(complete).tolist()
     return [
-        Way(*name, tuple(chosen[at] for at in sorted(common if name in compared else chosen)), name in compared)
-        for name, chosen in found.items()
+        Way(*name, tuple(chosen[at] for at in (common if together else sorted(chosen))), bool(together))
+        for (name, chosen), together in zip(found.items(), compared, strict=True)
     ]
 
 

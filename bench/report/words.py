@@ -29,8 +29,8 @@ def answer(board: Leaderboard, rows: pd.DataFrame) -> list[str]:
         return ["Nothing can be said: no run has a result."]
     if table.empty:
         return [
-            f"It cannot be told which {what} is best: there is no dataset where all of them have results. Run all of "
-            "them on the same datasets, in one command."
+            f"It cannot be told which {what} is best: no two of them have results on the same images and in the same "
+            "setting. Run all of them on the same datasets, in one command."
         ]
     first = table.iloc[0]
     n = len(board.datasets)

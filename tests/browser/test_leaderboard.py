@@ -12,10 +12,11 @@ import pytest
 from playwright.sync_api import Page
 
 import bench.report.written
+from bench.report.comparable import MIN_SHARE, comparable
 from bench.report.frames import current, read_rows
 from bench.report.leaderboard import leaderboard
 from bench.report.page import render
-from tests.fake_results import row, write
+from tests.fake_results import row, uneven, write
 
 VIEWS = {"strategy": ["strategy"], "backbone": ["backbone"], "pair": ["strategy", "backbone"]}
 STATES: list[dict[str, Any]] = [
@@ -55,6 +56,10 @@ def test_figures_are_the_python_ones_in_every_state_that_a_link_opens(
 ) -> None:
     page.goto(f"{address}#{urlencode(state, doseq=True)}")
     found, table = saved(page), expected(current(read_rows(results)), state)
+    same(found, table)
+
+
+def same(found: pd.DataFrame, table: pd.DataFrame) -> None:
     assert len(found) == len(table)
     for name in found.columns:
         if found[name].dtype.kind in "fiub" and len(found):
@@ -63,6 +68,36 @@ def test_figures_are_the_python_ones_in_every_state_that_a_link_opens(
             ), name
         else:
             assert found[name].fillna("").tolist() == table[name].fillna("").tolist(), name
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write(tmp_path_factory.mktemp("grown") / "run", uneven())
+    render([folder], folder.parent / "grown.html")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "state",
+    [{}, {"over": "backbone"}, {"over": "pair"}, {"backbone": ["net0"]}, {"amount": ["all", "50 a class"]}],
+    ids=lambda state: urlencode(state, doseq=True) or "everything",
+)
+def test_an_uneven_study_is_compared_as_python_compares_it(page: Page, grown: Path, state: dict[str, Any]) -> None:
+    page.goto(f"{(grown.parent / 'grown.html').as_uri()}#{urlencode(state, doseq=True)}")
+    same(saved(page), expected(current(read_rows(grown)), state))
+
+
+def test_the_page_chooses_what_is_compared_as_python_does(page: Page, address: str) -> None:
+    page.goto(address)
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        there = rng.random((rng.integers(1, 9), rng.integers(1, 12))) < rng.uniform(0.2, 1)
+        controls = rng.permutation(len(there))[:2].tolist()
+        found = page.evaluate(
+            "([there, controls, share]) => comparable(there.map((has) => Uint8Array.from(has)), controls, share)",
+            [there.astype(int).tolist(), controls, MIN_SHARE],
+        )
+        assert found == [np.flatnonzero(one).tolist() for one in comparable(there, controls)]
 
 
 @pytest.mark.parametrize("over", VIEWS)

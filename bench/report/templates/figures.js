@@ -26,17 +26,19 @@ function leaderboard(data, rows, by) {
     entry.cells.get(block).push(row);
   }
   const table = [...entries.values()].sort((a, b) => a.key - b.key);
-  for (const entry of table) {
+  const numbered = [...blocksAny].sort((a, b) => a - b);
+  const there = table.map((entry) => {
     const seen = by.includes("strategy") && data.tags[entry.names[0]];
-    entry.ranked = !seen && entry.cells.size > 0 && entry.cells.size >= data.minCoverage * blocksAny.size;
+    return Uint8Array.from(numbered, (b) => (!seen && entry.cells.has(b) ? 1 : 0));
+  });
+  const controls = by.join() === "strategy" ? data.controls.map((name) => table.findIndex((entry) => entry.label === name)).filter((e) => e >= 0) : [];
+  const [chosen, complete] = comparable(there, controls, data.minShare);
+  const ranked = chosen.map((e) => table[e]);
+  const used = complete.map((b) => numbered[b]);
+  for (const entry of table) {
+    entry.ranked = ranked.includes(entry);
+    entry.blocksUsed = used.filter((b) => entry.cells.has(b)).length;
   }
-  let ranked = table.filter((entry) => entry.ranked);
-  const complete = [...blocksAny].filter((b) => ranked.every((entry) => entry.cells.has(b))).sort((a, b) => a - b);
-  if (!complete.length || !ranked.length) {
-    table.forEach((entry) => (entry.ranked = false));
-    ranked = [];
-  }
-  const used = ranked.length ? complete : [];
   const datasetOf = new Map();
   for (const b of used) datasetOf.set(b, columns.dataset[ranked[0].cells.get(b)[0]]);
   const testedOn = new Map([...datasetOf].map(([b, dataset]) => [b, data.testedOn[dataset]]));

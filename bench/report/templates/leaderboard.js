@@ -114,8 +114,8 @@
     if (entry.names.length > 1) name.append(element("br"), small(entry.names[1]));
     const runs = figure(entry.runs, `${entry.runs} of ${entry.runsAny}`);
     if (!entry.ranked) {
-      const half = entry.cells.size && entry.cells.size * 2 >= board.blocksAny;
-      const lacking = `results in ${entry.cells.size} of ${plural(board.blocksAny, "block")}${half ? ", none of them complete" : ""}`;
+      const lacking = board.blocksUsed ? `results in ${entry.blocksUsed} of the ${plural(board.blocksUsed, "block")} that the ranking stands on`
+        : `results in ${entry.cells.size} of ${plural(board.blocksAny, "block")}, none of which another line has`;
       const why = `Not ranked: ${data.tags[entry.names[0]] && view() !== "backbone" ? data.noRival : lacking}`;
       const wide = figure(null, why, "", "");
       wide.colSpan = heads.filter((head) => board.control || head.dataset.key !== "gain").length - 2;
@@ -167,7 +167,7 @@
       gain: (e) => e.gain, gain_lo: (e) => e.gain95?.[0], gain_hi: (e) => e.gain95?.[1],
       p_best: (e) => e.pBest, within: (e) => e.within, behind: (e) => e.behind, behind_lo: (e) => e.behind95?.[0], behind_hi: (e) => e.behind95?.[1],
       tied: (e) => e.tied ?? true, wins: (e) => e.wins, seconds: (e) => e.seconds, params_trained: (e) => e.params,
-      blocks: (e) => e.cells.size, blocks_any: () => board.blocksAny, runs: (e) => e.runs, runs_any: (e) => e.runsAny,
+      blocks: (e) => e.cells.size, blocks_any: () => board.blocksAny, blocks_used: (e) => e.blocksUsed, runs: (e) => e.runs, runs_any: (e) => e.runsAny,
     };
     // A spreadsheet would run a name that starts like a formula.
     const text = (value) => (/^[=+\-@\t\r\n＝＋－＠]/.test(value) ? `'${value}` : value);
