@@ -78,6 +78,20 @@ def test_of_a_task_only_the_rows_of_one_budget_count(tmp_path: Path) -> None:
     )
 
 
+def test_rows_that_a_later_command_superseded_are_not_learned_from(tmp_path: Path) -> None:
+    folder = reference(tmp_path / "r", lambda one: one | {"epochs": 20})
+    before = read([folder])
+    later = sorted({path.name.partition("-")[0] for path in (folder / "cells").iterdir()})
+    for path in list((folder / "cells").iterdir()):  # an earlier command, whose budget wins a vote that is a tie
+        one = json.loads(path.read_bytes())
+        one |= {"epochs": 10, "test_auc": 0.5, "fingerprint": f"old-{one['fingerprint']}"}
+        (folder / "cells" / f"old-{path.name}").write_text(json.dumps(one))
+    (folder / "planned.json").write_text(json.dumps([*(f"old-{name}" for name in later), *later]))
+    after = read([folder])
+    pd.testing.assert_frame_equal(after.cells, before.cells)
+    assert {protocol.epochs for protocol in after.protocols} == {20}
+
+
 def test_backbones_are_what_run_json_says_where_their_weights_are_here(tmp_path: Path) -> None:
     folder = reference(tmp_path / "r")
     bundled = {"model": "bundled:resnet", "weights": "bundled:resnet", "cut": None, "kwargs": {}, "mean": None}

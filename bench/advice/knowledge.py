@@ -98,7 +98,7 @@ def read(folders: Sequence[Path], leave_out: Collection[str] = ()) -> Knowledge:
         raise UsageError(f"--leave-out {unknown[0]}: not in the reference.{nearest(unknown[0], set(rows['dataset']))}")
 
     rows = rows[~rows["dataset"].isin(list(leave_out)) & rows["target"].isna() & (rows["size"] > 0)]
-    networks = ok(current(_one_budget(apart(rows)[0])))
+    networks = ok(current(_one_budget(_asked_for(apart(rows)[0]))))
     usable = networks[~networks["transductive"].fillna(False).astype(bool)]
     notes = []
     if len(budgets := usable[["epochs", "trials"]].drop_duplicates()) > 1:
@@ -136,6 +136,13 @@ def read(folders: Sequence[Path], leave_out: Collection[str] = ()) -> Knowledge:
         protocols=tuple(protocols),
         notes=tuple(notes),
     )
+
+
+def _asked_for(rows: pd.DataFrame) -> pd.DataFrame:
+    """Without the versions of cells that their folder has superseded: they are in no report, and have no vote on the
+    budget either."""
+    old = rows.get("superseded", pd.Series(False, rows.index)).fillna(False).astype(bool)
+    return rows[~old]
 
 
 def _one_budget(rows: pd.DataFrame) -> pd.DataFrame:
