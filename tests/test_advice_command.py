@@ -20,6 +20,7 @@ from bench.contract import Backbone, Protocol
 from bench.errors import DataError, UsageError
 from bench.plan import make_plan
 from tests.fake_reference import BACKBONES, GAINS, reference
+from tests.fake_results import Row
 from tests.small import CHECKOUT
 
 
@@ -121,6 +122,17 @@ def test_the_command_line_validates_and_exits_as_elsewhere(folder: Path) -> None
     done = CliRunner().invoke(app, ["advise", "--validate", "--reference", str(folder)])
     assert done.exit_code == 0
     assert "The first of the list is better than always full_finetune" in done.output
+    assert "can be loaded on this machine" not in done.output
     done = CliRunner().invoke(app, ["advise", "--reference", str(folder)])
     assert done.exit_code == 2
     assert "advise needs --data" in done.output
+
+
+def test_validation_is_told_for_the_networks_of_this_machine_too(tmp_path: Path) -> None:
+    def elsewhere(one: Row) -> Row:
+        return one | {"weights_hash": "other"} if one["backbone"] == "bundled:resnet" else one
+
+    folder = reference(tmp_path / "r", elsewhere)
+    text = " ".join(one for one in said(Asked(reference=(folder,)), True, CHECKOUT) if isinstance(one, str))
+    assert "only bundled:mobilenet can be loaded on this machine" in text
+    assert text.count("The first of the list is") == 4

@@ -14,7 +14,7 @@ from bench.advice.facts import Facts, differences, imbalance
 from bench.advice.knowledge import Knowledge, read
 from bench.advice.likeness import likeness
 from bench.advice.predicted import predict
-from bench.advice.validated import Judged, judged, shown
+from bench.advice.validated import Judged, briefly, judged, shown
 from bench.errors import UsageError
 from tests.fake_reference import reference
 from tests.fake_results import Row
@@ -111,6 +111,20 @@ def test_validation_leaves_whole_datasets_out_and_says_what_it_found(knowledge: 
     text = " ".join(one for one in shown(found) if isinstance(one, str))
     assert "The first of the list is better than always full_finetune: +0.0" in text
     assert "4 datasets (12 tasks" in text
+
+
+def test_validation_of_some_networks_is_among_these_alone(knowledge: Knowledge) -> None:
+    every, some = judged(knowledge), judged(knowledge, ["bundled:mobilenet"])
+    pd.testing.assert_frame_equal(judged(knowledge, knowledge.labels).regret, every.regret)
+    # Planted: every strategy is far better on the other network, so that the best of all cannot be what it is below.
+    best = knowledge.cells.groupby(["task", "backbone"])["auc"].max().unstack()
+    assert (some.regret["advice, first"] < (best["bundled:resnet"] - best["bundled:mobilenet"]).to_numpy()).all()
+    text = " ".join(briefly(knowledge, ["bundled:mobilenet"]))
+    assert "Of these 2 networks only bundled:mobilenet can be loaded on this machine" in text
+    mean = some.regret["advice, first"].mean()
+    assert f"over 4 datasets (12 tasks): advice, first {mean:.3f} (worst task" in text
+    assert "The first of the list is better than always full_finetune: +0.0" in text
+    assert "None of these 2 networks can be loaded" in " ".join(briefly(knowledge, []))
 
 
 def test_validation_does_not_praise_advice_that_is_no_better(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from bench.weights_origin import timm_config
 def available(knowledge: Knowledge) -> tuple[list[Backbone], list[str]]:
     """The backbones that are here with the weights that the knowledge is about, and why the others are left out."""
     found, notes = [], []
-    for label in dict.fromkeys(label for _, label in knowledge.candidates):
+    for label in knowledge.labels:
         backbone = knowledge.backbones.get(label)
         if why := _obstacle(backbone, knowledge.weights.get(label, "random")):
             notes.append(f"{label} is left out: {why}")

@@ -19,7 +19,7 @@ from bench.advice.likeness import likeness
 from bench.advice.measured import Measured, measure
 from bench.advice.predicted import Prediction, predict
 from bench.advice.shortlist import Shortlist, shortlist
-from bench.advice.validated import judged, shown
+from bench.advice.validated import briefly, judged, shown
 from bench.cache import whole_file
 from bench.config import Matrix
 from bench.errors import UsageError, nearest
@@ -55,7 +55,7 @@ def said(asked: Asked, validate: bool, workspace: Path) -> Iterator[RenderableTy
     """The answer, for a terminal; the matrix file is written. With `validate` how far such answers were right. Raises
     UsageError, DataError, WeightsError."""
     if validate:
-        yield from shown(judged(read(asked.reference or (reference(),), asked.leave_out)))
+        yield from _validated(read(asked.reference or (reference(),), asked.leave_out))
         return
     if not asked.data:
         raise UsageError("advise needs --data PATH.npz or a dataset's name (or --validate).")
@@ -63,6 +63,14 @@ def said(asked: Asked, validate: bool, workspace: Path) -> Iterator[RenderableTy
     with whole_file(asked.out) as path:
         path.write_text(matrix_file(advice.matrix), encoding="utf-8")
     yield from told(advice, asked.out)
+
+
+def _validated(knowledge: Knowledge) -> Iterator[RenderableType]:
+    """With all networks of the reference, and with those that can be loaded here where these are fewer."""
+    yield from shown(judged(knowledge))
+    found, absent = available(knowledge)
+    if absent:
+        yield from briefly(knowledge, [backbone.label for backbone in found])
 
 
 def reference() -> Path:

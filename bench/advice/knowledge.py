@@ -54,6 +54,11 @@ class Knowledge:
         return sorted(set(zip(self.cells["strategy"], self.cells["backbone"], strict=True)))
 
     @property
+    def labels(self) -> list[str]:
+        """Of every backbone that was ever run."""
+        return sorted(set(self.cells["backbone"]))
+
+    @property
     def sizes(self) -> dict[int, set[str]]:
         """Size -> labels of the backbones that were run at it."""
         found: dict[int, set[str]] = {}

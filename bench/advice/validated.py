@@ -7,8 +7,8 @@ out. The dataset is the unit: tasks of one are averaged, intervals are over data
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 from scipy.special import stdtr
 
+from bench.advice.facts import Facts
 from bench.advice.knowledge import ANCHOR, CONTROL, FEWEST, Knowledge
 from bench.advice.predicted import Prediction, predict
 from bench.advice.shortlist import shortlist
@@ -52,8 +53,11 @@ class Judged:
     """Tasks in which not all was run that the ways would choose, so that they cannot be compared there."""
 
 
-def judged(knowledge: Knowledge) -> Judged:
-    """Of every dataset of the knowledge. Raises UsageError where too few are left without one."""
+def judged(knowledge: Knowledge, labels: Collection[str] | None = None) -> Judged:
+    """Of every dataset of the knowledge, for somebody who can run all of its networks, or those in `labels` alone: what
+    is learned is learned from all, but advice and what it is compared with choose among these. Raises UsageError where
+    too few datasets are left without one, or nothing can be compared."""
+    labels = knowledge.labels if labels is None else labels
     families = _families(knowledge.datasets)
     if len(families) <= FEWEST:
         kin = f" (of {len(knowledge.datasets)}, some are of the same patients)" * (
@@ -65,13 +69,13 @@ def judged(knowledge: Knowledge) -> Judged:
         )
     lines: list[dict[str, object]] = []
     covered, left_out = [], 0
-    hindsight = _usual(knowledge)
+    hindsight = _usual(knowledge, labels)
     for family, datasets in families.items():
         seen = knowledge.without(datasets)
-        usual, seconds = _usual(seen), seen.cells.groupby(["strategy", "backbone"])["seconds"].median()
-        tasks = [at for at, task in enumerate(knowledge.tasks) if task.dataset in datasets]
-        targets = [knowledge.tasks[at] for at in tasks]
-        for at, target, prediction in zip(tasks, targets, predict(seen, targets), strict=True):
+        usual, seconds = _usual(seen, labels), seen.cells.groupby(["strategy", "backbone"])["seconds"].median()
+        whole = {at: _on(task, labels) for at, task in enumerate(knowledge.tasks) if task.dataset in datasets}
+        asked = {at: target for at, target in whole.items() if target.probe}
+        for (at, target), prediction in zip(asked.items(), predict(seen, list(asked.values())), strict=True):
             costs = seconds.reindex(list(prediction.candidates)).to_numpy(dtype=float)
             cells = knowledge.cells[knowledge.cells["task"] == at].set_index(["strategy", "backbone"])
             truth = cells.reindex(list(prediction.candidates))
@@ -91,6 +95,11 @@ def judged(knowledge: Knowledge) -> Judged:
             f"what is advised, {ALWAYS}, {PROBE} and one fixed choice. Give more folders with --reference."
         )
     return Judged(pd.DataFrame(lines).set_index("dataset"), float(np.mean(covered)), left_out)
+
+
+def _on(task: Facts, labels: Collection[str]) -> Facts:
+    """As it is known where only these networks can be run."""
+    return replace(task, probe={label: auc for label, auc in task.probe.items() if label in labels})
 
 
 def _families(datasets: Sequence[str]) -> dict[str, set[str]]:
@@ -129,11 +138,11 @@ def _choices(
     }
 
 
-def _usual(knowledge: Knowledge) -> pd.Series:
-    """(strategy, backbone) -> what it adds to a task's test AUC, datasets counting alike, by least squares on an effect
-    of every task and one of every candidate: not all candidates were run in all tasks, and the mean of a task in which
-    only probes were run is no measure of fine-tuning. Of those that were run on every dataset, since one that was run
-    on an easy task alone says nothing."""
+def _usual(knowledge: Knowledge, labels: Collection[str]) -> pd.Series:
+    """(strategy, backbone in `labels`) -> what it adds to a task's test AUC, datasets counting alike, by least squares
+    on an effect of every task and one of every candidate: not all candidates were run in all tasks, and the mean of a
+    task in which only probes were run is no measure of fine-tuning. Of those that were run on every dataset, since one
+    that was run on an easy task alone says nothing."""
     cells = knowledge.cells.assign(dataset=[knowledge.tasks[at].dataset for at in knowledge.cells["task"]])
     pairs = cells["strategy"].str.cat(cells["backbone"], sep="\n")
     effects = pd.concat([pd.get_dummies(pairs), pd.get_dummies(cells["task"], prefix="task")], axis=1)
@@ -141,7 +150,7 @@ def _usual(knowledge: Knowledge) -> pd.Series:
     found = np.linalg.lstsq(effects.to_numpy(dtype=float) * weight, cells["auc"].to_numpy()[:, None] * weight)[0][:, 0]
     added = pd.Series(found, effects.columns)
     grouped = cells.groupby(["strategy", "backbone"])["dataset"].nunique()
-    everywhere = grouped.index[grouped == len(knowledge.datasets)]
+    everywhere = grouped.index[(grouped == len(knowledge.datasets)) & grouped.index.isin(labels, level="backbone")]
     return pd.Series({pair: added["\n".join(pair)] for pair in everywhere}, dtype=float)
 
 
@@ -170,15 +179,45 @@ def shown(found: Judged) -> Iterator[RenderableType]:
     for name, row in datasets.iterrows():
         parts = (f"{way} {fixed(row[way])}" for way in (ADVICE, LIST, ALWAYS, FIXED, PROBE))
         yield escape(f"regret on {name}: {', '.join(parts)}")
-    pairs = [(way, rival) for way in JUDGED for rival in RIVALS]
-    gains = [datasets[rival] - datasets[way] for way, rival in pairs]
-    for (way, rival), gain, p in zip(pairs, gains, corrected([_p(gain) for gain in gains]), strict=True):
-        yield _verdict(JUDGED[way], RIVALS[rival], *_mean(gain), p)
-    yield f"Each p is corrected for these {len(pairs)} comparisons (Holm), each interval stands for itself."
+    yield from _verdicts(datasets)
+    comparisons = len(JUDGED) * len(RIVALS)
+    yield f"Each p is corrected for these {comparisons} comparisons (Holm), each interval stands for itself."
     yield (
         f"{found.coverage:.0%} of the test AUCs lay in their 95 % intervals. All choices are judged by the same test "
         "images, whose noise is part of their regret."
     )
+
+
+def briefly(knowledge: Knowledge, labels: Collection[str]) -> Iterator[str]:
+    """The same in a few sentences where only the networks in `labels` can be run."""
+    known = len(knowledge.labels)
+    if not labels:
+        yield f"None of these {known} networks can be loaded on this machine, so that nothing can be advised on it."
+        return
+    yield escape(
+        f"Of these {known} networks only {' and '.join(labels)} can be loaded on this machine, and advice on it is of "
+        "no others:"
+    )
+    try:
+        found = judged(knowledge, labels)
+    except UsageError as error:
+        yield escape(str(error))
+        return
+    datasets, worst = found.regret.groupby(level="dataset", sort=False).mean(), found.regret.max()
+    parts = (f"{way} {fixed(mean)} (worst task {fixed(worst[way])})" for way, mean in datasets.mean().items())
+    yield (
+        f"regret, below the best of them, over {len(datasets)} datasets ({len(found.regret)} tasks): "
+        f"{', '.join(parts)}."
+    )
+    yield from _verdicts(datasets)
+
+
+def _verdicts(datasets: pd.DataFrame) -> Iterator[str]:
+    """Advice against its rivals, from regrets by dataset."""
+    pairs = [(way, rival) for way in JUDGED for rival in RIVALS]
+    gains = [datasets[rival] - datasets[way] for way, rival in pairs]
+    for (way, rival), gain, p in zip(pairs, gains, corrected([_p(gain) for gain in gains]), strict=True):
+        yield _verdict(JUDGED[way], RIVALS[rival], *_mean(gain), p)
 
 
 def _verdict(its_name: str, rival: str, mean: float, half: float, p: float) -> str:
