@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ from typer.testing import CliRunner
 
 from bench import registry
 from bench.advice import costs
-from bench.advice.answer import matrix_file
+from bench.advice.answer import matrix_file, told
 from bench.advice.command import Asked, advise, said
+from bench.advice.predicted import Prediction
+from bench.advice.shortlist import Shortlist
 from bench.cli import app
 from bench.config import Matrix, load
 from bench.contract import Backbone, Protocol
@@ -74,6 +77,19 @@ def test_images_become_an_answer_and_a_matrix_that_plans_and_test_is_never_read(
     assert matrix.datasets == (f"npz:{images}",)
     assert (matrix.sizes, matrix.protocol.epochs, matrix.protocol.trials) == ((32,), 2, 1)
     assert matrix.results == Path("results/list")
+
+
+def test_the_cheapest_is_said_to_be_expected_and_how_likely_it_is(images: Path, folder: Path) -> None:
+    found = advise(Asked(str(images), (folder,), device="cpu"), CHECKOUT)
+    first = np.full(100, 0.9)
+    for short, likely in ((60, "likelier than not (p = 0.60)"), (40, "NOT likelier than not (p = 0.40)")):
+        # In `short` of 100 draws just within 0.01, in the others so that the mean is, too.
+        other = np.where(np.arange(100) < short, 0.895 if short > 50 else 0.905, 0.885)
+        drawn = Prediction((("good", "x"), ("cheap", "x")), np.stack([first, other], axis=1))
+        changed = replace(found, prediction=drawn, costs=[100.0, 10.0], shortlist=Shortlist((0, 1), 1))
+        text = " ".join(one for one in told(changed, Path("a.toml")) if isinstance(one, str))
+        assert "The cheapest that is expected to be practically as good: cheap on x" in text
+        assert f"that its AUC is, too, is {likely}." in text
 
 
 def test_the_whole_matrix_fits_the_budget_or_nothing_is_advised(images: Path, folder: Path) -> None:

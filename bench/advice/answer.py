@@ -140,11 +140,12 @@ def _practically(advice: Advice) -> str:
     strategy, backbone = prediction.candidates[found.cheapest]
     if found.cheapest == found.first:
         return f"* No cheaper one of the list is expected within {ROPE:g} AUC of the first."
-    sure = chance(prediction.within(ROPE)[found.cheapest])
+    sure = prediction.within(ROPE)[found.cheapest]
     cost, instead = (words(advice.costs[at]) for at in (found.cheapest, found.first))
     return (
-        f"* The cheapest that is practically as good: {strategy} on {backbone}, {cost} instead of {instead}. Its "
-        f"expected AUC is at most {ROPE:g} below the first's; that its AUC is, too: p = {sure}."
+        f"* The cheapest that is expected to be practically as good: {strategy} on {backbone}, {cost} instead of "
+        f"{instead}. Its expected AUC is at most {ROPE:g} below the first's; that its AUC is, too, is "
+        f"{'likelier than not' if sure > 0.5 else 'NOT likelier than not'} (p = {chance(sure)})."
     )
 
 

@@ -177,8 +177,9 @@ def shown(found: Judged) -> Iterator[RenderableType]:
     yield table
     yield MEANING
     for name, row in datasets.iterrows():
-        parts = (f"{way} {fixed(row[way])}" for way in (ADVICE, LIST, ALWAYS, FIXED, PROBE))
+        parts = (f"{way} {fixed(row[way])}" for way in (ADVICE, LIST, CHEAP, ALWAYS, FIXED, PROBE))
         yield escape(f"regret on {name}: {', '.join(parts)}")
+    yield _cheapest(found)
     yield from _verdicts(datasets)
     comparisons = len(JUDGED) * len(RIVALS)
     yield f"Each p is corrected for these {comparisons} comparisons (Holm), each interval stands for itself."
@@ -209,7 +210,17 @@ def briefly(knowledge: Knowledge, labels: Collection[str]) -> Iterator[str]:
         f"regret, below the best of them, over {len(datasets)} datasets ({len(found.regret)} tasks): "
         f"{', '.join(parts)}."
     )
+    yield _cheapest(found)
     yield from _verdicts(datasets)
+
+
+def _cheapest(found: Judged) -> str:
+    """Whether it was what it was expected to be."""
+    lost = found.regret[CHEAP] - found.regret[ADVICE]
+    return (
+        f"The cheapest that was expected to be practically as good as the first was so (at most {ROPE:g} AUC below it) "
+        f"in {(lost <= ROPE).sum()} of {len(lost)} tasks."
+    )
 
 
 def _verdicts(datasets: pd.DataFrame) -> Iterator[str]:
