@@ -105,6 +105,11 @@ class Dataset(ABC):
         enlarged)."""
         return size
 
+    def stored_size(self) -> int | None:
+        """The side in pixels of the images that the source has, the largest where it has several sizes and about the
+        usual one where images differ; None where it has no size of its own. Raises DataError."""
+        return None
+
     def notes_beside(self, other: Info) -> tuple[str, ...]:
         """What a user should know where this dataset and `other` are the two domains of a shift."""
         return ()

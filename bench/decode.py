@@ -50,6 +50,15 @@ def is_gray(path: Path) -> bool:
         return image.mode in GRAY_MODES
 
 
+def longer_side(path: Path) -> int:
+    """In pixels, from the header alone. Raises DataError."""
+    if is_dicom(path):
+        header = _dicom(path, pixels=False)
+        return max(int(header.Columns), int(header.Rows))
+    with _pillow(path) as image:
+        return max(image.size)
+
+
 def share_of_16_bit(path: Path) -> float | None:
     """The brightest pixel of a gray 16-bit PNG or TIFF as a share of 65535; None for any other image. Raises
     DataError."""
@@ -171,7 +180,7 @@ def _dicom(path: Path, pixels: bool) -> Any:
             # pydicom unpacks all of the file at once, however large it becomes.
             raise DataError(f"{path}: a deflated DICOM file, which is not read. Save it uncompressed, or as PNG.")
         header = pydicom.dcmread(path, stop_before_pixels=not pixels)
-        _ = header.SamplesPerPixel, header.PhotometricInterpretation
+        _ = header.SamplesPerPixel, header.PhotometricInterpretation, header.Columns, header.Rows
     except DataError:
         raise
     except Exception as error:  # pydicom raises many types on malformed files

@@ -15,7 +15,7 @@ import numpy as np
 
 from bench.cache import cache_folder, filled, whole_file
 from bench.contract import SPLITS, Dataset, Info, Split
-from bench.decode import CODE, SUFFIXES, decode, is_dicom, is_gray, share_of_16_bit
+from bench.decode import CODE, SUFFIXES, decode, is_dicom, is_gray, longer_side, share_of_16_bit
 from bench.errors import UNPRINTABLE, DataError
 from bench.splits import RATIOS, TRAIN_VAL, make_splits
 
@@ -128,6 +128,10 @@ class ImageFiles(Dataset):
         return hashlib.sha256(
             json.dumps([parts, size, self.gray, self.info.kind, self.info.classes]).encode()
         ).hexdigest()
+
+    def stored_size(self) -> int:
+        some = self.rows["train"][:: math.ceil(len(self.rows["train"]) / LOOKED_AT)]
+        return int(np.median([longer_side(self.paths[row]) for row in some]))
 
     def _key(self, rows: np.ndarray) -> str:
         """sha256 (hex) of the bytes of these files, in order: the same on another machine or after a move."""

@@ -33,6 +33,9 @@ class View(Dataset):
         self.notes = self.base.notes  # which the size may add to
         return found
 
+    def stored_size(self) -> int | None:
+        return self.base.stored_size()
+
 
 class Side(View):
     """One domain of a shift: a dataset's images with the shift's labels, under ids that the other domain has not."""

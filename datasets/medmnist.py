@@ -102,6 +102,9 @@ class MedMnist(Dataset):
         md5 = self.record[_key("MD5", self.source_size(size))]
         return hashlib.sha256(f"{self.flag} {md5} official splits {SPLITS}".encode()).hexdigest()
 
+    def stored_size(self) -> int | None:
+        return max((side for side in SIZES if self._path(side).exists()), default=None)
+
     def source_size(self, size: int) -> int:
         if self.forced_size:
             chosen, why = self.forced_size, f"source_size is {self.forced_size}"

@@ -80,6 +80,9 @@ class OwnNpz(Dataset):
     def source_size(self, size: int) -> int:
         return self.side
 
+    def stored_size(self) -> int:
+        return self.side
+
     def _shape(self) -> tuple[int, int]:
         """Side in pixels and channels, the same in all splits."""
         shapes = {part: images.shape[1:] for part, (images, _) in self.parts.items()}

@@ -79,6 +79,21 @@ def test_images_become_an_answer_and_a_matrix_that_plans_and_test_is_never_read(
     assert matrix.results == Path("results/list")
 
 
+def test_images_larger_than_any_size_that_is_known_are_said_to_be(images: Path, folder: Path) -> None:
+    def notes() -> list[str]:
+        found = advise(Asked(str(images), (folder,), device="cpu"), CHECKOUT)
+        return [note for note in found.notes if "larger" in note]
+
+    assert notes() == []
+    arrays = dict(np.load(images))
+    enlarged = {name: np.kron(value, np.ones((1, 2, 2), np.uint8)) for name, value in arrays.items() if value.ndim == 3}
+    np.savez(images, **arrays | enlarged)
+    assert notes() == [
+        "the images are 56 px a side, but the reference knows 32 px only, so nothing is said of larger ones "
+        "(medtransfer run --size tries them)"
+    ]
+
+
 def test_the_cheapest_is_said_to_be_expected_and_how_likely_it_is(images: Path, folder: Path) -> None:
     found = advise(Asked(str(images), (folder,), device="cpu"), CHECKOUT)
     first = np.full(100, 0.9)

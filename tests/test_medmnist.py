@@ -124,6 +124,7 @@ def test_the_native_file_is_taken_where_it_is(plugin: ModuleType, root: Path, mo
     dataset = plugin.open_dataset("breastmnist", root, 0, 0)
     sides = {size: dataset.load("val", size).images.shape[1] for size in (28, 32, 64, 100, 128)}
     assert sides == {28: 28, 32: 64, 64: 64, 100: 128, 128: 128}
+    assert dataset.stored_size() == 128
     assert dataset.notes == ()
     assert dataset.load("val", 224).images.shape[1] == 28
     assert dataset.notes == (

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from bench.contract import Dataset
+from bench.decode import longer_side
 from bench.errors import DataError, UsageError
 from tests.small import opened, picture
 
@@ -56,6 +57,15 @@ def test_pixels_are_padded_to_a_square_then_resized(folder: Path) -> None:
     assert (images["cat/wide.png"][6:14] == 200).all()
     assert (images["cat/wide.png"][:4] == 0).all()
     assert images["cat/0.png"].shape == (20, 20)
+
+
+def test_the_size_of_files_is_the_longer_side_of_the_usual_training_image(folder: Path) -> None:
+    class_folders(folder)
+    assert opened(f"folder:{folder}").stored_size() == 12
+    for path in folder.rglob("*.png"):
+        Image.fromarray(np.zeros((10, 30), dtype=np.uint8)).save(path)
+    picture(folder / "cat" / "0.png")
+    assert opened(f"folder:{folder}").stored_size() == 30
 
 
 def test_one_coloured_image_makes_the_set_rgb(folder: Path) -> None:
@@ -284,6 +294,7 @@ def test_dicom_in_a_folder_and_errors(folder: Path, monkeypatch: pytest.MonkeyPa
     class_folders(folder)
     dicom(folder / "cat" / "scan.dcm", np.arange(64).reshape(8, 8))
     assert len(all_ids(opened(f"folder:{folder}"))) == 41
+    assert longer_side(folder / "cat" / "scan.dcm") == 8
     whole = (folder / "cat" / "scan.dcm").read_bytes()
     (folder / "cat" / "scan.dcm").write_bytes(whole[:-40])
     with pytest.raises(DataError, match=r"scan\.dcm: the DICOM pixels cannot be read"):

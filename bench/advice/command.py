@@ -22,6 +22,7 @@ from bench.advice.shortlist import Shortlist, shortlist
 from bench.advice.validated import briefly, judged, shown
 from bench.cache import whole_file
 from bench.config import Matrix
+from bench.contract import Dataset
 from bench.errors import UsageError, nearest
 from bench.estimate import words
 from bench.plan import make_plan
@@ -124,8 +125,19 @@ def advise(asked: Asked, workspace: Path) -> Advice:
         matrix=matrix,
         known=knowledge.datasets,
         others={one.measured.facts.size: one.highest for one in options if one is not chosen and one.costs},
-        notes=[*dataset.notes, *knowledge.notes, *absent, *option.notes],
+        notes=[*dataset.notes, *_larger(dataset, knowledge), *knowledge.notes, *absent, *option.notes],
     )
+
+
+def _larger(dataset: Dataset, knowledge: Knowledge) -> list[str]:
+    """That images are larger than any size that is known, so that nothing is said of what they would do as they are."""
+    own, known = dataset.stored_size() or 0, sorted(knowledge.sizes)
+    if own <= known[-1]:
+        return []
+    return [
+        f"the images are {own} px a side, but the reference knows {' and '.join(map(str, known))} px only, so nothing "
+        "is said of larger ones (medtransfer run --size tries them)"
+    ]
 
 
 @dataclass(frozen=True, eq=False)
