@@ -100,6 +100,13 @@ def test_a_task_is_unlike_where_its_strategy_was_run_on_one_dataset_only(knowled
     assert not likeness(asked(60), alone, knowledge.tasks).unlike
 
 
+def test_tasks_in_which_the_strategy_was_never_run_make_nothing_usual(knowledge: Knowledge) -> None:
+    probed = [asked(10**5, dataset="huge", classes=40), asked(10**5, dataset="other", classes=3)]
+    found = likeness(asked(3000), knowledge.tasks, [*knowledge.tasks, *probed])
+    assert found == likeness(asked(3000), knowledge.tasks, knowledge.tasks)
+    assert found.unlike
+
+
 def test_validation_leaves_whole_datasets_out_and_says_what_it_found(knowledge: Knowledge) -> None:
     found = judged(knowledge)
     assert found.regret.index.value_counts().to_dict() == {"a": 3, "b": 3, "c": 3, "d": 3}

@@ -79,9 +79,9 @@ def _unlike(advice: Advice) -> str:
     differing = ", ".join(f"{name} ({_fact(name, advice)})" for name in near.apart)
     return (
         f"the nearest task in which the first of the list, {strategy} on {backbone}, was ever run is "
-        f"{near.nearest.dataset} at {near.nearest.size} px, at a distance of {near.distance:.1f}, where known datasets "
-        f"are at most {near.usual:.1f} from each other. {facts.dataset} differs in {differing}. What follows is little "
-        "more than a guess: run more than the list."
+        f"{near.nearest.dataset} at {near.nearest.size} px, at a distance of {near.distance:.1f}, where known tasks "
+        f"are at most {near.usual:.1f} from another dataset. {facts.dataset} differs in {differing}. What follows is "
+        "little more than a guess: run more than the list."
     )
 
 

@@ -18,8 +18,8 @@ class Likeness:
     distance: float
     """From it, as facts.distance has it."""
     usual: float
-    """The largest such distance of a known dataset's tasks from the other datasets': what a further dataset of the same
-    sort may be away. There are always two datasets: see knowledge.FEWEST."""
+    """The largest such distance of a task from those of other datasets: what a further dataset of the same sort may be
+    away."""
     apart: tuple[str, ...]
     """The facts in which the task and the nearest one differ, most first."""
 
@@ -30,14 +30,11 @@ class Likeness:
 
 def likeness(target: Facts, run: Sequence[Facts], known: Sequence[Facts]) -> Likeness:
     """Of a task to those (at least one) in which what is advised was `run`, for an easy task in which only probes were
-    run says nothing of fine-tuning; what is usual, among all that are `known`: where it was run on one dataset only,
-    that has no other."""
+    run says nothing of fine-tuning. What is usual is found among the same, and among all that are `known` where it was
+    run on one dataset only, which has no other."""
     nearest = min(run, key=lambda one: distance(target, one))
     found = differences(target, nearest)
     apart = sorted((name for name in found if found[name] > 0), key=lambda name: -found[name])
-    between = [
-        min(away)
-        for one in known
-        if (away := [distance(one, other) for other in known if other.dataset != one.dataset])
-    ]
+    among = run if len({one.dataset for one in run}) > 1 else known
+    between = [min(distance(one, other) for other in among if other.dataset != one.dataset) for one in among]
     return Likeness(nearest, distance(target, nearest), max(between), tuple(apart[:NAMED]))
