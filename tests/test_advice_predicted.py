@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -117,7 +118,21 @@ def test_validation_leaves_whole_datasets_out_and_says_what_it_found(knowledge: 
     assert found.coverage > 0.8
     text = " ".join(one for one in shown(found) if isinstance(one, str))
     assert "The first of the list is better than always full_finetune: +0.0" in text
-    assert "4 datasets (12 tasks" in text
+    assert "4 datasets (12 tasks: 32 px with 10 to 300 images a class), each left out" in text
+
+
+def test_tasks_that_are_judged_and_those_that_are_not_are_named(tmp_path: Path) -> None:
+    def larger(one: Row) -> Row:
+        return one | ({"size": 64} if one["per_class"] == 300 else {})
+
+    folder = reference(tmp_path / "r", larger)
+    for path in (folder / "cells").iterdir():
+        one = json.loads(path.read_bytes())
+        if one["per_class"] == 30 and "finetune" in one["strategy"]:
+            path.unlink()
+    text = " ".join(one for one in shown(judged(read([folder]))) if isinstance(one, str))
+    assert "4 datasets (8 tasks: 32 px with 10 images a class; 64 px with 300 images a class), each left out" in text
+    assert "What advice is worth elsewhere (4 tasks: 32 px with 30 images a class) is not known" in text
 
 
 def test_validation_of_some_networks_is_among_these_alone(knowledge: Knowledge) -> None:
@@ -129,7 +144,7 @@ def test_validation_of_some_networks_is_among_these_alone(knowledge: Knowledge) 
     text = " ".join(briefly(knowledge, ["bundled:mobilenet"]))
     assert "Of these 2 networks only bundled:mobilenet can be loaded on this machine" in text
     mean = some.regret["advice, first"].mean()
-    assert f"over 4 datasets (12 tasks): advice, first {mean:.3f} (worst task" in text
+    assert f"4 datasets (12 tasks: 32 px with 10 to 300 images a class): advice, first {mean:.3f} (worst task" in text
     assert "The first of the list is better than always full_finetune: +0.0" in text
     assert "None of these 2 networks can be loaded" in " ".join(briefly(knowledge, []))
 
@@ -148,11 +163,12 @@ def test_a_verdict_is_corrected_for_the_number_of_verdicts() -> None:
     ways = dict.fromkeys(("advice, first", "advice, list", "advice, cheapest", "linear_probe", "fixed"), 0.0)
     ways["advice, cheapest"] = 0.02
     regret = pd.DataFrame([ways | {"full_finetune": gain, "dataset": name} for name, gain in gains.items()])
-    text = " ".join(one for one in shown(Judged(regret.set_index("dataset"), 0.95, 0)) if isinstance(one, str))
+    found = Judged(regret.set_index("dataset"), 0.95, [asked(20)], [])
+    text = " ".join(one for one in shown(found) if isinstance(one, str))
     # Student's p is .0323 alone; of four, two like it and two of no difference, it is four times as much.
     assert "The first of the list is NOT SHOWN to be better than always full_finetune: +0.051 (+0.007 to" in text
     assert "AUC, p = .129." in text
-    assert "(at most 0.01 AUC below it) in 0 of 5 tasks." in text
+    assert "(at most 0.01 AUC below it) in 0 of the 5 tasks in" in text
     assert "corrected for these 4 comparisons (Holm)" in text
 
 

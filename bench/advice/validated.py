@@ -49,7 +49,9 @@ class Judged:
     """A line a task, indexed by dataset, a column a way to choose: test AUC below that of the best candidate."""
     coverage: float
     """Share of all candidates' test AUCs that lay in their 95 % intervals."""
-    left_out: int
+    tasks: Sequence[Facts]
+    """Of the lines."""
+    left_out: Sequence[Facts]
     """Tasks in which not all was run that the ways would choose, so that they cannot be compared there."""
 
 
@@ -68,7 +70,7 @@ def judged(knowledge: Knowledge, labels: Collection[str] | None = None) -> Judge
             f"{len(families)}{kin}. Give more folders with --reference."
         )
     lines: list[dict[str, object]] = []
-    covered, left_out = [], 0
+    covered, compared, left_out = [], [], []
     hindsight = _usual(knowledge, labels)
     for family, datasets in families.items():
         seen = knowledge.without(datasets)
@@ -83,18 +85,19 @@ def judged(knowledge: Knowledge, labels: Collection[str] | None = None) -> Judge
             chosen = _choices(prediction, costs, truth["val_auc"].to_numpy(dtype=float), target.probe, usual, hindsight)
             regret = {way: np.nan if place is None else np.nanmax(auc) - auc[place] for way, place in chosen.items()}
             if not np.isfinite(list(regret.values())).all():
-                left_out += 1
+                left_out.append(target)
                 continue
             low, high = prediction.interval
             known = ~np.isnan(auc)
             covered.append(np.mean((low <= auc)[known] & (auc <= high)[known]))
             lines.append({"dataset": family, **regret})
+            compared.append(target)
     if not lines:
         raise UsageError(
             f"--validate: in none of the reference's {len(knowledge.tasks)} tasks was all run that is to be compared: "
             f"what is advised, {ALWAYS}, {PROBE} and one fixed choice. Give more folders with --reference."
         )
-    return Judged(pd.DataFrame(lines).set_index("dataset"), float(np.mean(covered)), left_out)
+    return Judged(pd.DataFrame(lines).set_index("dataset"), float(np.mean(covered)), compared, left_out)
 
 
 def _on(task: Facts, labels: Collection[str]) -> Facts:
@@ -158,14 +161,14 @@ def shown(found: Judged) -> Iterator[RenderableType]:
     """The table and the sentences that judge it."""
     datasets = found.regret.groupby(level="dataset", sort=False).mean()
     yield (
-        f"Asked about {len(datasets)} datasets ({len(found.regret)} tasks: sizes and amounts of data), each left out "
-        "of the knowledge as a whole. Regret: test AUC below that of the best candidate."
-        + (
-            f" {found.left_out} more tasks are left out, in which not all was run that these choices would take."
-            if found.left_out
-            else ""
-        )
+        f"Asked about {len(datasets)} datasets ({_named(found.tasks)}), each left out of the knowledge as a whole. "
+        "Regret: test AUC below that of the best candidate."
     )
+    if found.left_out:
+        yield (
+            f"What advice is worth elsewhere ({_named(found.left_out)}) is not known: not all was run there that these "
+            "choices would take."
+        )
     table = Table(caption_justify="left")
     for heading in ("choice", "regret", "95 % (datasets)", "worst task", "less advice's, 95 %"):
         table.add_column(heading, justify="left" if heading == "choice" else "right", overflow="fold")
@@ -207,19 +210,34 @@ def briefly(knowledge: Knowledge, labels: Collection[str]) -> Iterator[str]:
     datasets, worst = found.regret.groupby(level="dataset", sort=False).mean(), found.regret.max()
     parts = (f"{way} {fixed(mean)} (worst task {fixed(worst[way])})" for way, mean in datasets.mean().items())
     yield (
-        f"regret, below the best of them, over {len(datasets)} datasets ({len(found.regret)} tasks): "
-        f"{', '.join(parts)}."
+        f"regret, below the best of them, over {len(datasets)} datasets ({_named(found.tasks)}): {', '.join(parts)}."
     )
     yield _cheapest(found)
     yield from _verdicts(datasets)
 
 
+def _named(tasks: Sequence[Facts]) -> str:
+    """Their number, sizes and amounts of data: what holds for few small images need not hold for others."""
+    amounts: dict[int, set[int]] = {}
+    for task in tasks:
+        amounts.setdefault(task.size, set()).add(round(task.images / task.classes))
+    sizes = (f"{size} px with {_several(sorted(found))} images a class" for size, found in sorted(amounts.items()))
+    return f"{len(tasks)} task{'s' * (len(tasks) > 1)}: {'; '.join(sizes)}"
+
+
+def _several(numbers: Sequence[int]) -> str:
+    return " and ".join(map(str, numbers)) if len(numbers) < 3 else f"{numbers[0]} to {numbers[-1]}"
+
+
 def _cheapest(found: Judged) -> str:
     """Whether it was what it was expected to be."""
     lost = found.regret[CHEAP] - found.regret[ADVICE]
+    other = lost[lost != 0]
+    if other.empty:
+        return "No cheaper candidate was expected to be practically as good as the first."
     return (
         f"The cheapest that was expected to be practically as good as the first was so (at most {ROPE:g} AUC below it) "
-        f"in {(lost <= ROPE).sum()} of {len(lost)} tasks."
+        f"in {(other <= ROPE).sum()} of the {len(other)} tasks in which it was another."
     )
 
 
