@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from bench import ENGINE, registry, store
 from bench.backbones import resolve, too_small
@@ -181,13 +183,27 @@ def _notes(datasets: Iterable[tuple[str, Dataset]]) -> list[str]:
 
 
 def _few(matrix: Matrix, datasets: Mapping[str, Dataset]) -> list[str]:
-    """Notes on datasets that have not as many images of each class as are asked for."""
+    """Notes on datasets that have not as many images of each class as are asked for, and on those of which a fraction
+    leaves one."""
     asked = max((amount.per_class or 0 for amount in matrix.amounts), default=0)
-    if not asked:
+    least = min((amount.fraction for amount in matrix.amounts), default=1.0)
+    if not asked and least == 1:
         return []
     known = {name: labels for name, one in datasets.items() if (labels := one.train_labels()) is not None}
-    said = {name: too_few(labels, datasets[name].info.classes, asked) for name, labels in known.items()}
-    return [f"{name}: {note}" for name, note in said.items() if note]
+    said = []
+    for name, labels in known.items():
+        classes = datasets[name].info.classes
+        notes = (too_few(labels, classes, asked) if asked else "", _one_left(labels, classes, least))
+        said += [f"{name}: {note}" for note in notes if note]
+    return said
+
+
+def _one_left(labels: np.ndarray, classes: Sequence[str], fraction: float) -> str:
+    """What to say where this share of a class is one training image though it has more; else "". The largest such class
+    is named."""
+    counts = labels.sum(0) if labels.ndim == 2 else np.bincount(labels, minlength=len(classes))
+    left = [(int(n), name) for n, name in zip(counts, classes, strict=False) if n > 1 and round(fraction * n) < 2]
+    return 'fraction {:g} leaves 1 of {} training images of "{}"'.format(fraction, *max(left)) if left else ""
 
 
 def _check_settings(strategy: Strategy, settings: Mapping[str, Any]) -> None:

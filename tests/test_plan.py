@@ -105,6 +105,12 @@ def test_more_images_of_a_class_than_there_are_is_said(tmp_path: Path) -> None:
     own = f"npz:{tmp_path}/own.npz"
     plan = make_plan(matrix(tmp_path, datasets=(own,), amounts=(Amount(per_class=9),)), CHECKOUT)
     assert f'{own}: "1" has 4 training images: 9 a class is all of them' in plan.notes
+    plan = make_plan(matrix(tmp_path, datasets=(own,), amounts=(Amount(), Amount(fraction=0.04))), CHECKOUT)
+    assert f'{own}: fraction 0.04 leaves 1 of 36 training images of "0"' in plan.notes
+    plan = make_plan(matrix(tmp_path, datasets=(own,), amounts=(Amount(fraction=0.25),)), CHECKOUT)
+    assert f'{own}: fraction 0.25 leaves 1 of 4 training images of "1"' in plan.notes
+    plan = make_plan(matrix(tmp_path, datasets=(own,), amounts=(Amount(fraction=0.5),)), CHECKOUT)
+    assert not [note for note in plan.notes if "leaves 1" in note]
 
 
 def test_random_weights_are_said_aloud(tmp_path: Path) -> None:
