@@ -49,7 +49,7 @@ def import_predictions(
     A file is as medmnist's Evaluator writes it: no header, the image's number in the split, then a probability a class
     (binary: of class 1 alone, or of both). Rows of the same name on the same dataset and size are superseded. Raises
     UsageError, DataError."""
-    _check(name, results)
+    _check(name, results, workspace)
     sources = [_source(path, dataset, size) for path in files]
     places = defaultdict(list)
     for source in sources:
@@ -61,14 +61,17 @@ def import_predictions(
     return rows
 
 
-def _check(name: str, results: Path) -> None:
-    """Raises UsageError where no run has written to `results`, or where its networks have this name."""
+def _check(name: str, results: Path, workspace: Path) -> None:
+    """Raises UsageError where no run has written to `results`, or where one of its networks or a strategy has this
+    name."""
     if not (results / "cells").is_dir():
         near = nearest(str(results), [str(path.parent) for path in results.parent.glob("*/cells")])
         raise UsageError(f"--results {results}: no run has written there. Name the folder of a run.{near}")
     ours = {row["backbone"] for path in (results / "cells").glob("*.json") if (row := _network(path))}
     if name in {*ours, ALL_BACKBONES}:
         raise UsageError(f"--name {name}: a backbone of {results} has this name. Give the predictions another one.")
+    if name in registry.find("strategies", workspace).files:
+        raise UsageError(f"--name {name}: a strategy has this name. Give the predictions another one.")
 
 
 def _network(path: Path) -> dict[str, Any] | None:

@@ -185,3 +185,9 @@ def test_a_folder_that_no_run_has_written_to_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no run has written there.*Did you mean .*quick"):
         import_predictions([written(tmp_path, "test")[0]], "theirs", typo, tmp_path, CHECKOUT, NAME, 28)
     assert not typo.exists()
+
+
+def test_the_name_of_a_strategy_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "cells").mkdir()
+    with pytest.raises(UsageError, match=r"--name scratch: a strategy has this name\."):
+        import_predictions([written(tmp_path, "test")[0]], "scratch", tmp_path, tmp_path, CHECKOUT, NAME, 28)
