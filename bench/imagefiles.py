@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -98,6 +98,7 @@ class ImageFiles(Dataset):
         self.notes = (
             *notes,
             *split_notes,
+            *_cased(info.classes),
             *check_classes(info, {name: table.labels[rows] for name, rows in self.rows.items()}),
         )
         self.gray, self.digests, share = scanned(self.paths)
@@ -197,6 +198,14 @@ def check_classes(info: Info, labels: Mapping[str, np.ndarray]) -> tuple[str, ..
         if missing:
             notes.append(f"{part} has no image of {', '.join(missing)}: its AUC is undefined there")
     return tuple(notes)
+
+
+def _cased(classes: Sequence[str]) -> Iterator[str]:
+    """Notes on classes that may be one, written in two ways."""
+    first: dict[str, str] = {}
+    for name in classes:
+        if (other := first.setdefault(name.casefold(), name)) != name:
+            yield f'"{other}" and "{name}" are two classes, whose names differ in case alone'
 
 
 def _by_domain(labels: np.ndarray, domains: np.ndarray) -> np.ndarray:

@@ -230,3 +230,12 @@ def test_patients_that_are_not_used_are_hinted_at(folder: Path) -> None:
     assert opened(csv(folder, "path,label,patient,group", rows)).notes[0] == "columns not used: patient"
     capital = "columns not used: age, Group; Group is used where it is called group"
     assert opened(csv(folder, "path,label,age,Group", rows)).notes[0] == capital
+
+
+def test_classes_that_differ_in_case_alone_are_named(folder: Path) -> None:
+    labels = ["Tumör", "tumör", "none"]
+    rows = [f"{file},{labels[index % 3]}" for index, file in enumerate(files(folder, 60))]
+    note = '"Tumör" and "tumör" are two classes, whose names differ in case alone'
+    assert note in opened(csv(folder, "path,label", rows)).notes
+    same = [row.replace("Tumör", "tumör") for row in rows]
+    assert not [note for note in opened(csv(folder, "path,label", same)).notes if "case alone" in note]
