@@ -15,6 +15,7 @@ from bench.report.frames import current, read_rows
 from bench.report.leaderboard import Leaderboard, leaderboard
 from bench.report.same_images import judged_on
 from bench.report.significance import TooFew, against_control
+from bench.report.stands import lacking, settings, stands_on
 from bench.report.words import answer, cautions, winner
 from tests.fake_results import Row, row, rows, uneven, write
 
@@ -51,7 +52,7 @@ def test_a_datasets_backbones_share_its_weight(table: Any) -> None:
     assert found["wins"].to_dict() == {"full_finetune": 1, "scratch": 1}
     assert found.loc["full_finetune", "gain"] == pytest.approx(0.0)
     assert np.isnan(found.loc["scratch", "gain"])
-    assert (board.control, board.blocks_used, board.blocks_left_out, board.datasets) == ("scratch", 3, 0, ("d1", "d2"))
+    assert (board.control, board.blocks_used, board.blocks_any, board.datasets) == ("scratch", 3, 3, ("d1", "d2"))
 
 
 @pytest.mark.parametrize(
@@ -113,7 +114,7 @@ def test_an_incomplete_block_counts_for_nobody(table: Any) -> None:
     ]  # fmt: skip
     board = leaderboard(table([*made, *cell("d4", "b", "a", [0.6, 0.6]), *cell("d4", "b", "c", [0.5, 0.5])]))
     found = by_label(board)
-    assert (board.blocks_used, board.blocks_left_out, board.datasets) == (2, 2, ("d1", "d4"))
+    assert (board.blocks_used, board.blocks_any, board.datasets) == (2, 4, ("d1", "d4"))
     assert found.loc["a", "auc"] == pytest.approx((0.605 + 0.6) / 2)
     assert found.loc["c", ["runs", "runs_any", "blocks", "blocks_any"]].tolist() == [4, 8, 2, 4]
 
@@ -358,6 +359,23 @@ def test_one_dataset_random_weights_and_phantoms_limit_the_answer(table: Any) ->
     assert "With one dataset it cannot be told" in said
     assert "says nothing about transfer" in said
     assert "says nothing about medical images" in said
+
+
+def test_the_answer_says_what_it_stands_on_and_who_is_not_in_it(table: Any) -> None:
+    given = table(uneven())
+    said = answer(leaderboard(given), given)[1]
+    assert said == (
+        "This stands on 10 of 16 blocks with results: 2 datasets, 3 backbones, 10 images a class at 28 and 64 px and "
+        "50 images a class at 28 px; 6 strategies lack results there and are not in it."
+    )
+    assert "stands on" not in " ".join(answer(leaderboard(two := given[given["size"] == 64]), two))
+    two = given[given["strategy"].isin(["scratch", "linear_probe"])]
+    assert stands_on(leaderboard(two, "backbone"), two) == (
+        "6 of 14 blocks with results: 2 datasets, 2 strategies, 10 images a class at 28 px and all images at 28 px"
+    )
+    lacks = given[given["strategy"].isin(["scratch", "linear_probe", "extra0"])]
+    assert lacking(leaderboard(lacks)) == "; extra0 lacks results there and is not in it"
+    assert settings(given.assign(fraction=0.5, per_class=pd.NA)) == "50 % of the images at 28 and 64 px"
 
 
 def test_nothing_to_compare_is_said(table: Any) -> None:

@@ -55,7 +55,8 @@ class Leaderboard:
     used: pd.DataFrame
     """The rows that the ranking stands on."""
     blocks_used: int
-    blocks_left_out: int
+    blocks_any: int
+    """With a result of any entry."""
     datasets: tuple[str, ...]
     """Names, sorted; `matrix.datasets` are those that count as one."""
     seeds: int
@@ -96,9 +97,10 @@ def leaderboard(rows: pd.DataFrame, by: str | Sequence[str] = "strategy") -> Lea
     # Of pairs each backbone has its own control, so there is none that all could be measured against.
     labels = table["label"].tolist()
     controls = [labels.index(name) for name in CONTROLS if keys == ("strategy",) and name in labels]
-    table["ranked"], complete = comparable((counts > 0) & eligible[:, None], controls)
-    table["blocks"], table["blocks_any"] = (counts > 0).sum(axis=1), int((counts > 0).any(axis=0).sum())
-    table["blocks_used"] = (counts[:, complete] > 0).sum(axis=1)
+    there = counts > 0
+    table["ranked"], complete = comparable(there & eligible[:, None], controls)
+    table["blocks"], table["blocks_any"] = there.sum(axis=1), int(there.any(axis=0).sum())
+    table["blocks_used"] = there[:, complete].sum(axis=1)
     table["runs"] = counts.sum(axis=1)
     table["runs_any"] = numbered.groupby("_entry").size().reindex(table.index, fill_value=0)
 
@@ -121,7 +123,7 @@ def leaderboard(rows: pd.DataFrame, by: str | Sequence[str] = "strategy") -> Lea
         table=table.reset_index(drop=True),
         used=used.drop(columns=["_entry", "_block"]),
         blocks_used=int(complete.sum()),
-        blocks_left_out=int((~complete).sum()),
+        blocks_any=int(there.any(axis=0).sum()),
         datasets=tuple(sorted(used["dataset"].unique())),
         seeds=stands.seeds if stands else 0,
         control=control,

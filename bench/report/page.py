@@ -34,6 +34,7 @@ from bench.report.frames import apart, current, ok, read_rows, read_trials
 from bench.report.leaderboard import Leaderboard, leaderboard
 from bench.report.planned import without_leftovers
 from bench.report.section import Evidence, Section
+from bench.report.stands import lacking, stands_on
 
 SCRIPTS = ("written.js", "comparable.js", "figures.js", "sort.js", "leaderboard.js")
 
@@ -122,6 +123,7 @@ def _context(evidence: Evidence, unreadable: list[str]) -> dict[str, Any]:
         "cautions": words.cautions(rows, rows.attrs["stale"], lost, unfinished, audited),
         "notes": _notes(rows, runs),
         "board": board,
+        "stands": _stands(board, rows),
         "tags": carried["tags"],
         "facets": [
             (name, _FACETS[name], carried["labels"][name]) for name in FACETS if len(carried["labels"][name]) > 1
@@ -232,6 +234,11 @@ def _inlined(environment: jinja2.Environment) -> dict[str, Markup | str]:
 
 def _json(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+
+
+def _stands(board: Leaderboard, rows: pd.DataFrame) -> str:
+    found = stands_on(board, rows)
+    return f"Stands on {found}{lacking(board)}." if found else "Nothing is ranked."
 
 
 def _scale(board: Leaderboard) -> tuple[float, float]:

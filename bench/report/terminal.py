@@ -17,6 +17,7 @@ from bench.report.gains import reader
 from bench.report.imported import sentences
 from bench.report.leaderboard import NO_BLOCK, leaderboard
 from bench.report.planned import without_leftovers
+from bench.report.stands import lacking, stands_on
 from bench.report.written import fixed, seconds
 
 
@@ -39,10 +40,9 @@ def terminal_summary(
         between = "" if pd.isna(row.auc_lo) else f"{row.auc_lo:.3f}–{row.auc_hi:.3f}"
         figures = (fixed(row.mean_rank, 2), fixed(row.auc), between, seconds(row.seconds))
         table.add_row(escape(row.strategy), *figures, f"{row.runs} of {row.runs_any}")
-    left_out = f", blocks left out: {board.blocks_left_out}" if board.blocks_left_out else ""
-    table.caption = f"complete blocks: {board.blocks_used}, datasets: {len(board.datasets)}{left_out}"
+    table.caption = escape(f"stands on {stands_on(board, networks) or 'no result'}{lacking(board)}")
     if not board.blocks_used and (board.table["runs"] > 0).sum() > 1:
-        table.caption += f"\nno ranking: {NO_BLOCK}"
+        table.caption = f"no ranking: {NO_BLOCK}"
     if said := not_alike(networks):
         table.caption += f"\nnot run alike: {escape(said)}"
     if len(made):

@@ -11,6 +11,7 @@ from bench.report.budgets import not_alike
 from bench.report.frames import CELL, ok
 from bench.report.leaderboard import NO_RIVAL, ROPE, Leaderboard
 from bench.report.significance import MIN_DATASETS, TooFew, against_control
+from bench.report.stands import lacking, stands_on, together
 from bench.report.written import fixed, p_value, signed
 
 SMALL_VAL = 200
@@ -21,8 +22,8 @@ EQUAL = 1e-9
 
 
 def answer(board: Leaderboard, rows: pd.DataFrame) -> list[str]:
-    """Which entry is best and how sure that is, what is as good and cheaper, and how far this reaches: one to six
-    sentences. An entry is called best only where `winner` is one."""
+    """Which entry is best and how sure that is, what that stands on where it is not all, what is as good and cheaper,
+    and how far this reaches: one to seven sentences. An entry is called best only where `winner` is one."""
     what = " and ".join(board.by)
     table = board.ranked.reset_index(drop=True)
     if table.empty and board.table["runs"].sum() == 0:
@@ -34,11 +35,14 @@ def answer(board: Leaderboard, rows: pd.DataFrame) -> list[str]:
         ]
     first = table.iloc[0]
     n = len(board.datasets)
-    on = _the(board.datasets) if n <= 3 else f"these {n} datasets"
+    on = together(board.datasets) if n <= 3 else f"these {n} datasets"
     if len(table) == 1:
         only = f"only {first['label']} has enough results (mean test AUC {first['auc']:.3f} on {on})"
         return [f"There is nothing to compare: {only}."]
-    said = [_verdict(board, table, what, on), *_cheaper(board, table), *_gain(board, table), *_reach(board)]
+    said = [_verdict(board, table, what, on)]
+    if (out := lacking(board)) or board.blocks_used < board.blocks_any:
+        said.append(f"This stands on {stands_on(board, rows)}{out}.")
+    said += [*_cheaper(board, table), *_gain(board, table), *_reach(board)]
     if not ok(rows)["pretrained"].fillna(True).any():
         said.append("No run started from pretrained weights, so this says nothing about transfer.")
     if all(name.startswith("phantom") for name in board.datasets):
@@ -57,7 +61,7 @@ def _verdict(board: Leaderboard, table: pd.DataFrame, what: str, on: str) -> str
     figures = f"mean rank {first['mean_rank']:.2f} among {len(table)}, mean test AUC {first['auc']:.3f}"
     level = others[(others["mean_rank"] == first["mean_rank"]) & ((others["auc"] - first["auc"]).abs() < EQUAL)]
     rivals = others.drop(level.index)
-    name = _the([first["label"], *level["label"]])
+    name = together([first["label"], *level["label"]])
     cannot = f"It cannot be told which {what} is best:"
     share = f"by mean rank in {_share(first['p_best'])} of resamples of the seeds"
     if winner(board) is not None:
@@ -65,7 +69,7 @@ def _verdict(board: Leaderboard, table: pd.DataFrame, what: str, on: str) -> str
         above = _distance(next_best, "behind", "margin", fixed)
         return f"On {on}, {name} was best: {share} ({figures}), and {above} above {next_best['label']}."
     tied = rivals.loc[rivals["tied"], "label"].tolist()
-    rest = _the(tied) if 0 < len(tied) <= 3 else f"{len(tied)} others"
+    rest = together(tied) if 0 < len(tied) <= 3 else f"{len(tied)} others"
     unsure = f"given the seeds and test images {'it is' if level.empty else 'they are'} not told apart from {rest}"
     if board.seeds < 2:
         unsure = "with one seed there are no intervals"
@@ -185,12 +189,12 @@ def cautions(
         warn("Not run alike", said)
     random = _unique(rows.loc[rows["weights"] == "random", "backbone"])
     if random:
-        warn("Random weights", f"{_the(random)} started from random weights: nothing was transferred.")
+        warn("Random weights", f"{together(random)} started from random weights: nothing was transferred.")
     phantoms = [name for name in _unique(rows["dataset"]) if name.startswith("phantom")]
     if phantoms:
-        warn("Not real images", f"{_the(phantoms)}: drawn by the computer. This says nothing about medical images.")
+        warn("Not real images", f"{together(phantoms)}: drawn by the computer. This says nothing about medical images.")
     if blank := _blank(audited):
-        warn("Blank images", f"{_the(blank)} have next to no contrast: look at them, and at how they are read.")
+        warn("Blank images", f"{together(blank)} have next to no contrast: look at them, and at how they are read.")
     for status, sentence in _LOST.items():
         lost = int((rows["status"] == status).sum())
         if lost:
@@ -202,36 +206,36 @@ def cautions(
     if few:
         warn(
             "One draw of training images",
-            f"{_the(few)}: all seeds were trained on the same part of the training images. What another draw would "
+            f"{together(few)}: all seeds were trained on the same part of the training images. What another draw would "
             "have given (another split_seed) is in no interval here, and with few images that may matter most.",
         )
     small = rows.groupby("dataset")["n_val"].min().dropna()
     small = small[small < SMALL_VAL]
     if len(small):
-        named = _the([f"{dataset} ({n})" for dataset, n in small.items()])
+        named = together([f"{dataset} ({n})" for dataset, n in small.items()])
         warn("Few validation images", f"{named}: choosing among trials there is mostly noise.")
     seen = _unique(results.loc[results["transductive"].fillna(False).astype(bool), "strategy"])
     if seen:
         verb = "is" if len(seen) == 1 else "are"
-        warn("Transductive", f"{_the(seen)} {verb} not ranked: {NO_RIVAL}.")
+        warn("Transductive", f"{together(seen)} {verb} not ranked: {NO_RIVAL}.")
     # 0 is what is written where the images could not be read.
     enlarged = rows[((rows["source_size"] > 0) & (rows["source_size"] < rows["size"])).fillna(False)]
     for (source, size), part in enlarged.groupby(["source_size", "size"]):
-        how = f"{source}-pixel images enlarged to {size} ({_the(_unique(part['resize']))})"
-        warn("Enlarged images", f"{_the(_unique(part['dataset']))}: {how}, which is not the same as native {size}.")
+        how = f"{source}-pixel images enlarged to {size} ({together(_unique(part['resize']))})"
+        warn("Enlarged images", f"{together(_unique(part['dataset']))}: {how}, which is not the same as native {size}.")
     restricted = _unique(rows.loc[rows["noncommercial"].fillna(False).astype(bool), "dataset"])
     if restricted:
         warn(
             "Licence",
-            f"{_the(restricted)}: not for commercial use, nor, perhaps, models trained on it.",
+            f"{together(restricted)}: not for commercial use, nor, perhaps, models trained on it.",
         )
     if len(results) and results.groupby(CELL, dropna=False)["seed"].nunique().max() < 2:
         warn("One seed", "No cell has more than one seed: there are no intervals, and small differences mean nothing.")
     if results["device"].nunique() > 1 or results["threads"].nunique() > 1:
         machines = results["device"].astype(str) + " with " + results["threads"].astype(str) + " threads"
-        warn("Different machines", f"Times come from {_the(_unique(machines))} and cannot be compared.")
+        warn("Different machines", f"Times come from {together(_unique(machines))} and cannot be compared.")
     if rows["engine"].nunique() > 1:
-        warn("Different harnesses", f"Rows of engines {_the(_unique(rows['engine']))} are shown together.")
+        warn("Different harnesses", f"Rows of engines {together(_unique(rows['engine']))} are shown together.")
     if rows["git_dirty"].fillna(False).any():
         warn("Uncommitted code", "Some rows were made with code that no commit records.")
     if superseded:
@@ -264,9 +268,3 @@ def _runs(number: int) -> str:
 
 def _unique(values: pd.Series) -> list[str]:
     return sorted(values.dropna().astype(str).unique())
-
-
-def _the(names: Iterable[str]) -> str:
-    """ "a", "a and b" or "a, b and c"."""
-    *most, last = names
-    return f"{', '.join(most)} and {last}" if most else last

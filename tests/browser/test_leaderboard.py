@@ -9,13 +9,14 @@ from urllib.parse import urlencode
 import numpy as np
 import pandas as pd
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 import bench.report.written
 from bench.report.comparable import MIN_SHARE, comparable
 from bench.report.frames import current, read_rows
 from bench.report.leaderboard import leaderboard
 from bench.report.page import render
+from bench.report.stands import lacking, stands_on
 from tests.fake_results import row, uneven, write
 
 VIEWS = {"strategy": ["strategy"], "backbone": ["backbone"], "pair": ["strategy", "backbone"]}
@@ -40,14 +41,18 @@ def saved(page: Page) -> pd.DataFrame:
     return pd.read_csv(download.value.path(), keep_default_na=True)
 
 
-def expected(rows: pd.DataFrame, state: dict[str, Any]) -> pd.DataFrame:
-    """Python's leaderboard of the rows that the state keeps."""
+def kept(rows: pd.DataFrame, state: dict[str, Any]) -> pd.DataFrame:
     amounts = rows["per_class"].map(lambda n: "all" if pd.isna(n) else f"{n} a class")
     rows = rows.assign(amount=amounts)
     for name, values in state.items():
         if name != "over":
             rows = rows[rows[name].isin(values)]
-    return leaderboard(rows, VIEWS[state.get("over", "strategy")]).table
+    return rows
+
+
+def expected(rows: pd.DataFrame, state: dict[str, Any]) -> pd.DataFrame:
+    """Python's leaderboard of the rows that the state keeps."""
+    return leaderboard(kept(rows, state), VIEWS[state.get("over", "strategy")]).table
 
 
 @pytest.mark.parametrize("state", STATES, ids=lambda state: urlencode(state, doseq=True) or "everything")
@@ -83,8 +88,13 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ids=lambda state: urlencode(state, doseq=True) or "everything",
 )
 def test_an_uneven_study_is_compared_as_python_compares_it(page: Page, grown: Path, state: dict[str, Any]) -> None:
+    rows, view = kept(current(read_rows(grown)), state), VIEWS[state.get("over", "strategy")]
     page.goto(f"{(grown.parent / 'grown.html').as_uri()}#{urlencode(state, doseq=True)}")
-    same(saved(page), expected(current(read_rows(grown)), state))
+    same(saved(page), leaderboard(rows, view).table)
+    said = f"Stands on {stands_on(leaderboard(rows, view), rows)}{lacking(leaderboard(rows, view))}. At least 2 seeds"
+    expect(page.locator("#board-stands")).to_contain_text(said)
+    if not state:
+        assert said in (grown.parent / "grown.html").read_text(encoding="utf-8").replace("\n", " ")
 
 
 def test_the_page_chooses_what_is_compared_as_python_does(page: Page, address: str) -> None:

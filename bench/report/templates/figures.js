@@ -8,7 +8,6 @@ function leaderboard(data, rows, by) {
   const code = (names) => (row) => names.reduce((sum, name) => sum * labels[name].length + columns[name][row], 0);
   const [entryOf, blockOf] = [code(by), code(shared)];
   const entries = new Map();
-  const blocks = new Set();
   const blocksAny = new Set();
   for (const row of rows) {
     const [key, block] = [entryOf(row), blockOf(row)];
@@ -17,7 +16,6 @@ function leaderboard(data, rows, by) {
       entries.set(key, { key, names, label: names.join(" · "), first: row, cells: new Map(), runs: 0, runsAny: 0 });
     }
     const entry = entries.get(key);
-    blocks.add(block);
     entry.runsAny += 1;
     if (columns.auc[row] === null) continue;
     blocksAny.add(block);
@@ -47,8 +45,9 @@ function leaderboard(data, rows, by) {
   table.sort((a, b) => b.ranked - a.ranked || (a.ranked && (a.meanRank - b.meanRank || b.auc - a.auc)) || (a.label < b.label ? -1 : 1));
   const counts = ranked.flatMap((entry) => used.map((b) => entry.cells.get(b).length));
   return {
+    rowsUsed: ranked.flatMap((entry) => used.flatMap((b) => entry.cells.get(b))), rowsAny: rows.filter((row) => columns.auc[row] !== null),
     by, table, resampling, ranked: table.filter((entry) => entry.ranked), control: control || null,
-    blocksUsed: used.length, blocksLeftOut: blocks.size - used.length, blocksAny: blocksAny.size,
+    blocksUsed: used.length, blocksAny: blocksAny.size,
     datasets: [...new Set(datasetOf.values())].sort((a, b) => a - b).map((d) => labels.dataset[d]),
     seeds: counts.reduce((least, n) => Math.min(least, n), counts[0] ?? 0),
   };

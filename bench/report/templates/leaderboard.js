@@ -151,12 +151,27 @@
 
   function standsOn() {
     if (!board.table.length) return "No row fits.";
-    const sets = board.datasets.length ? ` (${board.datasets.join(", ")})` : "";
-    const seeds = board.seeds === 1 ? " Some cells have one seed only, so there are no intervals."
-      : board.seeds ? ` At least ${board.seeds} seeds a cell; intervals are 95 %, over seeds.` : "";
-    return `Stands on ${plural(board.blocksUsed, "complete block")} of ${plural(board.datasets.length, "dataset")}${sets}, ` +
-      `where every ranked line has a result; ${plural(board.blocksLeftOut, "block")} left out.${seeds}`;
+    if (!board.blocksUsed) return "Nothing is ranked.";
+    const seeds = board.seeds === 1 ? "Some cells have one seed only, so there are no intervals."
+      : `At least ${board.seeds} seeds a cell; intervals are 95 %, over seeds.`;
+    const values = (rows, name) => [...new Set(rows.map((row) => data.columns[name][row]))].sort((a, b) => a - b);
+    const parts = ["dataset", "backbone", "strategy"].filter((name) => !board.by.includes(name)).map((name) => {
+      const [used, any] = [values(board.rowsUsed, name), values(board.rowsAny, name)];
+      const names = used.length > 3 ? "" : ` (${used.map((code) => data.labels[name][code]).join(", ")})`;
+      return used.length === any.length ? plural(any.length, name) : `${used.length} of ${plural(any.length, name)}${names}`;
+    });
+    const settings = values(board.rowsUsed, "amount").map((amount) => {
+      const sizes = values(board.rowsUsed.filter((row) => data.columns.amount[row] === amount), "size");
+      return `${images(data.labels.amount[amount])} at ${together(sizes.map((size) => String(data.labels.size[size])))} px`;
+    });
+    const out = board.table.filter((entry) => !entry.ranked && entry.runs && entry.blocksUsed < board.blocksUsed).map((entry) => entry.label).sort();
+    const who = out.length > 3 ? plural(out.length, board.by.length > 1 ? "pair" : board.by[0]) : together(out);
+    const lacking = out.length ? `; ${who} ${out.length > 1 ? "lack" : "lacks"} results there and ${out.length > 1 ? "are" : "is"} not in it` : "";
+    return `Stands on ${board.blocksUsed} of ${plural(board.blocksAny, "block")} with results: ` +
+      `${parts.join(", ")}, ${together(settings)}${lacking}. ${seeds}`;
   }
+
+  const images = (label) => (label === "all" ? "all images" : label.endsWith("%") ? `${label} of the images` : label.replace(" a class", " images a class"));
 
   function csv() {
     const columns = {
