@@ -25,7 +25,7 @@ from bench.report.markdown import summary
 from bench.report.page import gather, render
 from bench.report.tables import integrity
 from bench.report.terminal import terminal_summary
-from tests.fake_results import Row, audited, row, rows, write
+from tests.fake_results import Row, audited, row, rows, uneven, write
 
 VOID = {"meta", "br", "link", "img", "input", "hr", "path", "use"}
 EVIL = """<script>alert(1)</script>"><img src=x onerror=alert(2)> $a_b$ --> ]]> {{ 7*7 }} 'é 超"""
@@ -230,6 +230,21 @@ def test_nothing_to_draw_is_none(tmp_path: Path) -> None:
     assert plots.heatmap(given, "h", "t") is None
     assert plots.strips(given, "s", "t") is None
     assert plots.cost(leaderboard(given, ["strategy", "backbone"]), "c", "t") is None
+
+
+def test_the_cost_of_all_pairs_with_the_same_blocks_is_drawn_and_others_are_counted(tmp_path: Path) -> None:
+    """Pairs that have results at other sizes as well do not take the others from the figure."""
+    given = current(read_rows(write(tmp_path / "run", uneven())))
+    board = leaderboard(given, ["strategy", "backbone"])
+    assert (len(board.ranked), board.blocks_used) == (21, 2), "all pairs at 28 px with 10 images a class"
+    picture = plots.cost(board, "c", "Cost")
+    assert picture is not None
+    assert "where all have results (10 images a class at 28 px), n = 21 pairs" in picture.caption
+    assert "Not drawn" not in picture.caption
+    rare = given[given["strategy"] == "extra0"].assign(strategy="rare", per_class=pd.NA)
+    drawn = plots.cost(leaderboard(pd.concat([given, rare]), ["strategy", "backbone"]), "c", "Cost")
+    assert drawn is not None
+    assert "Not drawn, and so not among them: 1 pair that cannot be compared there." in drawn.caption
 
 
 def test_pareto_front() -> None:

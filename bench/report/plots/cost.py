@@ -27,6 +27,7 @@ from bench.report.plots.canvas import (
     svg,
 )
 from bench.report.plots.choice import colours
+from bench.report.stands import settings
 
 BARS = 40
 """Most points that all get an interval; where there are more, those on the front do."""
@@ -68,11 +69,15 @@ def cost(board: Leaderboard, name: str, title: str, hues: Mapping[str, str] | No
         words = ", ".join(f"{r.label} {r.seconds:.3g} s {r.auc:.3f}" for r in line.itertuples())
         drawn = svg(figure, name, title, f"On the Pareto front, cheapest first: {words}.")
     which = "bars" if len(points) <= BARS else "bars, drawn on the front only,"
+    hidden = int((board.table["runs"] > 0).sum()) - len(points)
     caption = (
         f"Mean over the {count(board.blocks_used, 'block')} on {count(len(board.datasets), 'dataset')} where all have "
-        f"results, n = {count(len(points), 'pair')} of strategy and backbone; {which} are 95 % intervals over "
-        "seeds. The dashed line joins those that nothing cheaper beats; they are named on the right."
+        f"results ({settings(board.used)}), n = {count(len(points), 'pair')} of strategy and backbone; {which} are "
+        "95 % intervals over seeds. The dashed line joins those that nothing cheaper beats; they are named on the "
+        "right."
     )
+    if hidden:
+        caption += f" Not drawn, and so not among them: {count(hidden, 'pair')} that cannot be compared there."
     return Picture(title, drawn, caption, FULL)
 
 
