@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,6 +93,17 @@ def test_images_larger_than_any_size_that_is_known_are_said_to_be(images: Path, 
         "the images are 56 px a side, but the reference knows 32 px only, so nothing is said of larger ones "
         "(medtransfer run --size tries them)"
     ]
+
+
+def test_other_sizes_are_told_with_the_interval_of_their_lead(images: Path, tmp_path: Path) -> None:
+    def sized(one: Row) -> Row:
+        return one | ({"size": 48} if one["per_class"] == 30 else {})
+
+    text = text_of(Asked(str(images), (reference(tmp_path / "sized", sized),), device="cpu"))
+    assert re.search(
+        r"the highest expected AUC is 0\.\d+ at 48 px, [+−]0\.\d+ \(−0\.\d+ to \+0\.\d+\) beside that at 32 px\.", text
+    )
+    assert load("advice.toml").sizes == (32,)
 
 
 def test_the_cheapest_is_said_to_be_expected_and_how_likely_it_is(images: Path, folder: Path) -> None:

@@ -51,6 +51,20 @@ def test_a_prediction_depends_on_no_other_target_and_is_the_same_every_time(know
     np.testing.assert_allclose(alone.draws, beside.draws, atol=1e-6)
 
 
+def test_tasks_that_are_drawn_together_can_be_compared(knowledge: Knowledge) -> None:
+    targets = [asked(20), asked(20, size=64, probe={"bundled:resnet": 0.83})]
+    alone, together = predict(knowledge, targets), predict(knowledge, targets, together=True)
+    for one, other in zip(alone, together, strict=True):
+        assert one.candidates == other.candidates
+        np.testing.assert_allclose(one.auc, other.auc, atol=5e-3)
+        np.testing.assert_allclose(one.interval, other.interval, atol=2e-2)
+    small, large = (p.candidates.index(("bitfit", "bundled:resnet")) for p in together)
+    apart = np.std(together[1].draws[:, large] - together[0].draws[:, small])
+    # What is not known of the strategy, backbone and dataset is the same in both, so the error of a lead is less.
+    assert apart < np.hypot(together[1].draws[:, large].std(), together[0].draws[:, small].std())
+    assert 0 < np.corrcoef(together[0].draws[:, small], together[1].draws[:, large])[0, 1] < 1
+
+
 def test_of_more_cells_than_can_be_used_some_are_drawn(knowledge: Knowledge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(predicted, "STANDS_ON", 60)
     monkeypatch.setattr(predicted, "FITTED_ON", 30)

@@ -16,11 +16,12 @@ from bench.advice.likeness import Likeness
 from bench.advice.measured import Measured
 from bench.advice.predicted import Prediction
 from bench.advice.shortlist import Shortlist
+from bench.advice.sizes import Lead
 from bench.config import Matrix
 from bench.contract import Backbone, Protocol
 from bench.estimate import words
 from bench.report.leaderboard import ROPE
-from bench.report.written import chance, fixed
+from bench.report.written import chance, fixed, signed
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +39,8 @@ class Advice:
     """That runs the short list."""
     known: tuple[str, ...]
     """Datasets that the advice stands on."""
-    others: Mapping[int, float]
-    """Size -> highest expected AUC, of the sizes that were not chosen."""
+    others: Mapping[int, Lead]
+    """Of the sizes that were not chosen, over the one that was."""
     notes: Sequence[str]
     """What was left out, and why."""
 
@@ -66,11 +67,22 @@ def told(advice: Advice, path: Path) -> Iterator[RenderableType]:
     yield _list(advice)
     yield escape(_practically(advice))
     if advice.others:
-        sizes = ", ".join(f"{auc:.3f} at {size} px" for size, auc in advice.others.items())
-        yield f"Other sizes: the highest expected AUC is {sizes}."
+        yield _sizes(advice)
     yield from (escape(f"note: {note}") for note in advice.notes)
     yield escape(f"{path} runs this list, about {words(advice.seconds)}. Next: medtransfer run {path}")
     yield "How far such advice was right on known datasets: medtransfer advise --validate"
+
+
+def _sizes(advice: Advice) -> str:
+    found = (
+        f"{fixed(one.auc)} at {size} px, {signed(one.mean)} ({signed(one.low)} to {signed(one.high)}) beside that at "
+        f"{advice.measured.facts.size} px"
+        for size, one in advice.others.items()
+    )
+    return (
+        f"Other sizes: the highest expected AUC is {'; '.join(found)}. A larger size is advised where all of the "
+        f"interval is above 0, and its middle above {ROPE:g}."
+    )
 
 
 def _unlike(advice: Advice) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from bench.advice.likeness import likeness
 from bench.advice.measured import Measured, measure
 from bench.advice.predicted import Prediction, predict
 from bench.advice.shortlist import Shortlist, shortlist
+from bench.advice.sizes import chosen, lead
 from bench.advice.validated import briefly, judged, shown
 from bench.cache import whole_file
 from bench.config import Matrix
@@ -27,7 +28,6 @@ from bench.errors import UsageError, nearest
 from bench.estimate import words
 from bench.plan import make_plan
 from bench.policies import POLICIES
-from bench.report.leaderboard import ROPE
 
 SEEDS = 3
 """Fits per cell of the matrix that is written."""
@@ -106,12 +106,16 @@ def advise(asked: Asked, workspace: Path) -> Advice:
         for size, there in sorted(knowledge.sizes.items())
         if any(one.label in there for one in backbones)
     ]
-    predictions = predict(knowledge, [one.facts for one in measured])
+    predictions = predict(knowledge, [one.facts for one in measured], together=True)
     options = [
         _option(*pair, matrix, knowledge, budget, where, workspace) for pair in zip(measured, predictions, strict=True)
     ]
-    chosen = _size(options)
-    option, listed, matrix = _runnable(chosen, matrix, budget, workspace)
+    sizes = {one.measured.facts.size: one for one in options if one.costs}
+    if not sizes:
+        raise UsageError(f"nothing to advise: {'; '.join(options[-1].notes)}. Give more time or another --reference.")
+    expected = {size: one.prediction for size, one in sizes.items()}
+    size = chosen(expected)
+    option, listed, matrix = _runnable(sizes[size], matrix, budget, workspace)
     if asked.modality and AUGMENTED in matrix.strategies:
         matrix = replace(matrix, settings={AUGMENTED: {"policy": asked.modality}})
     return Advice(
@@ -124,7 +128,7 @@ def advise(asked: Asked, workspace: Path) -> Advice:
         shortlist=listed,
         matrix=matrix,
         known=knowledge.datasets,
-        others={one.measured.facts.size: one.highest for one in options if one is not chosen and one.costs},
+        others={other: lead(expected[other], expected[size]) for other in expected if other != size},
         notes=[*dataset.notes, *_larger(dataset, knowledge), *knowledge.notes, *absent, *option.notes],
     )
 
@@ -148,10 +152,6 @@ class _Option:
     prediction: Prediction
     costs: list[float]
     notes: list[str]
-
-    @property
-    def highest(self) -> float:
-        return float(self.prediction.auc.max())
 
     def without(self, pairs: Mapping[tuple[str, str], str]) -> _Option:
         """Less candidates that are left out, and why."""
@@ -179,15 +179,6 @@ def _option(
             f"{dear} of {len(prediction.candidates)} candidates do not fit --budget: the cheapest takes {least}"
         )
     return _Option(measured, fitting, [spent[pair] for pair in fitting.candidates], notes)
-
-
-def _size(options: Sequence[_Option]) -> _Option:
-    """The option of the highest expected AUC; of those that are practically as good, the smallest size."""
-    found = [option for option in options if option.costs]
-    if not found:
-        raise UsageError(f"nothing to advise: {'; '.join(options[-1].notes)}. Give more time or another --reference.")
-    highest = max(option.highest for option in found)
-    return next(option for option in found if option.highest >= highest - ROPE)
 
 
 def _runnable(option: _Option, matrix: Matrix, budget: float, workspace: Path) -> tuple[_Option, Shortlist, Matrix]:

@@ -78,9 +78,11 @@ class Prediction:
         return (self.draws >= self.draws[:, [int(self.auc.argmax())]] - rope).mean(axis=0)
 
 
-def predict(knowledge: Knowledge, targets: Sequence[Facts], seed: int = 0) -> list[Prediction]:
+def predict(knowledge: Knowledge, targets: Sequence[Facts], seed: int = 0, together: bool = False) -> list[Prediction]:
     """Of each target, for every (strategy, backbone) of the knowledge whose backbone the target's `probe` has a score
-    of. Takes seconds with thousands of cells; the same every time, and for a target whatever the others are."""
+    of. Takes seconds with thousands of cells; the same every time, and for a target whatever the others are, but for
+    rounding in the fourth digit where they are drawn `together`: then a line of draws is possible in all of them, so
+    that they can be compared (the errors of their probes count as independent)."""
     order = np.random.default_rng(seed).permutation(len(knowledge.cells))
     cells, tasks = knowledge.cells.iloc[np.sort(order[:STANDS_ON])], [*knowledge.tasks, *targets]
     asked = [[pair for pair in knowledge.candidates if pair[1] in target.probe] for target in targets]
@@ -95,13 +97,16 @@ def predict(knowledge: Knowledge, targets: Sequence[Facts], seed: int = 0) -> li
     variances = BROAD | _fitted(known.part(chosen), gains[chosen], noise[chosen])
     factor = cho_factor(_covariance(known, known, variances) + np.diag(noise), lower=True, overwrite_a=True)
     weighted = cho_solve(factor, gains)
-    predictions = []
-    for at, candidates in enumerate(asked):
-        own = table.part(np.flatnonzero(table.task == len(knowledge.tasks) + at))
+    predictions: list[Prediction] = []
+    for group in [asked] if together else [[candidates] for candidates in asked]:
+        first = len(knowledge.tasks) + len(predictions)
+        own = table.part(np.flatnonzero((first <= table.task) & (table.task < first + len(group))))
         across = _covariance(own, known, variances)
         covariance = _covariance(own, own, variances) - across @ cho_solve(factor, across.T)
-        draws = _drawn(own.expected + across @ weighted, covariance, seed)
-        predictions.append(Prediction(tuple(candidates), expit(draws)))
+        draws = expit(_drawn(own.expected + across @ weighted, covariance, seed))
+        ends = np.cumsum([len(candidates) for candidates in group])[:-1]
+        parts = np.split(draws, ends, axis=1)
+        predictions += [Prediction(tuple(pairs), part) for pairs, part in zip(group, parts, strict=True)]
     return predictions
 
 
