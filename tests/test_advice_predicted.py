@@ -15,7 +15,8 @@ from bench.advice.facts import Facts, differences, imbalance
 from bench.advice.knowledge import Knowledge, read
 from bench.advice.likeness import likeness
 from bench.advice.predicted import predict
-from bench.advice.validated import Judged, briefly, judged, shown
+from bench.advice.validated import Judged, judged
+from bench.advice.verdict import briefly, shown
 from bench.errors import UsageError
 from tests.fake_reference import reference
 from tests.fake_results import Row

@@ -20,7 +20,8 @@ from bench.advice.measured import Measured, measure
 from bench.advice.predicted import Prediction, predict
 from bench.advice.shortlist import Shortlist, shortlist
 from bench.advice.sizes import chosen, lead
-from bench.advice.validated import briefly, judged, shown
+from bench.advice.validated import judged
+from bench.advice.verdict import briefly, shown
 from bench.cache import whole_file
 from bench.config import Matrix
 from bench.contract import Dataset
