@@ -49,7 +49,9 @@ def describe(plan: Plan, console: Console) -> dict[str, float]:
         _say(console, f"{there} of {counted(len(plan.cells) * matrix.seeds, 'rows')} are in {matrix.results} already")
     if not todo:
         return {}
-    from bench.estimate import estimate, words  # here, so that a finished matrix is told so without loading pandas
+    # Here, so that a finished matrix is told so without loading pandas.
+    from bench.earlier import earlier
+    from bench.estimate import estimate, words
 
     seconds = estimate(plan, where)
     work = sum(seconds.values())
@@ -62,6 +64,8 @@ def describe(plan: Plan, console: Console) -> dict[str, float]:
     if unknown := sum(cell.fingerprint not in seconds for cell in todo):
         time += f", and what {unknown} of them take, which is not known"
     _say(console, _to_run(todo, machine, time))
+    if again := earlier(plan):
+        _say(console, again)
     if matrix.deterministic and where.type == "mps":
         _say(console, "note: deterministic: Metal has no such mode, so last bits may differ between runs", "yellow")
     if total >= LONG:

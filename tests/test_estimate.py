@@ -23,7 +23,7 @@ from bench.plan import Plan, make_plan
 from bench.report.frames import compact
 from bench.validation import validated
 from tests.fake_gpu import GPU, Gpu
-from tests.small import CHECKOUT, matrix
+from tests.small import CHECKOUT, matrix, picture
 
 CPU = torch.device("cpu")
 
@@ -135,6 +135,28 @@ def test_what_cannot_run_at_all_is_given_no_time(tmp_path: Path) -> None:
     (tmp_path / "torn.npz").write_bytes(b"PK")
     text = described(matrix(tmp_path / "r", datasets=(f"npz:{tmp_path}/torn.npz",)))
     assert text.rstrip().endswith("0 of 3 cells can run")
+
+
+def test_the_plan_says_why_what_has_results_is_run_again(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    for label in ("a", "b"):
+        for number in range(20):
+            picture(own / label / f"{number}.png")
+    once = Protocol(epochs=1, trials=1)
+    chosen = matrix(
+        tmp_path / "r", datasets=(f"folder:{own}",), strategies=("knn_probe", "linear_probe"), protocol=once
+    )
+    assert "earlier version" not in described(chosen)
+    execute(make_plan(chosen, CHECKOUT), Console(quiet=True), "test", {})
+    compact(tmp_path / "r")
+    assert "earlier version" not in described(replace(chosen, strategies=("linear_probe", "scratch"), seeds=3))
+    picture(own / "a" / "20.png")
+    assert described(replace(chosen, strategies=("linear_probe", "scratch"))).endswith(
+        "\n1 of them has results of an earlier version; changed: images or split (1)\n"
+    )
+    (own / "a" / "20.png").unlink()
+    longer = described(replace(chosen, protocol=replace(once, epochs=2)))
+    assert "2 of them have results of an earlier version; changed: protocol, settings or harness (2)" in longer
 
 
 def test_one_is_singular(tmp_path: Path) -> None:
