@@ -198,7 +198,7 @@ def test_only_the_leading_are_drawn_of_many_and_the_caption_says_so(tmp_path: Pa
     strategies = {"scratch": 0.0} | {f"s{n:02d}": n / 1000 for n in range(13)}
     given = evidence(write(tmp_path / "run", matrix(("d",), strategies)))
     found = {section.key: section.body for section in figures.sections(given)}
-    assert "Of 14 strategies the 12 with the highest mean are drawn" in found["scores"]
+    assert "Of 14 strategies the 12 of the best mean rank are drawn" in found["scores"]
     coloured = "Of 14 strategies, the 6 of the best mean rank are in colour, with scratch as the control"
     assert coloured in found["learning"]
     assert "Learning rate: 6 of 6 other strategies" in found["tuning"]

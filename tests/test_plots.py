@@ -245,6 +245,26 @@ def test_lines_over_amounts_are_named_and_whatever_has_none_is_too(
     assert "Without a line, for they were run with some of the amounts only: probe." in caption
 
 
+def test_every_run_draws_the_ranked_and_marks_those_on_fewer_backbones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fourteen strategies run on the better network only would leave no room for those of the leaderboard."""
+    made = [row("d", net, s, 0, auc, fingerprint=f"{net}{s}")
+            for s in ("scratch", "probe") for net, auc in (("good", 0.9), ("poor", 0.5))]  # fmt: skip
+    made += [row("d", "good", f"extra{n:02d}", 0, 0.91 + n / 1000, fingerprint=f"e{n}") for n in range(14)]
+    rows = current(read_rows(write(tmp_path / "run", made)))
+    drawn: list[scores.Picture | None] = []
+    figure = figure_of(monkeypatch, scores, lambda: drawn.append(scores.strips(rows, "x", "x", ["probe", "scratch"])))
+    labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert labels == [*(f"extra{n:02d}*" for n in range(4, 14)), "probe", "scratch"]
+    assert drawn[0] is not None
+    assert "* has results on fewer datasets and backbones: its mean is not comparable" in drawn[0].caption
+    assert "Of 16 strategies the 12 of the best mean rank, or else with the highest mean, are drawn" in drawn[0].caption
+    alone = scores.strips(rows[rows["backbone"] == "good"], "x", "x", ["probe"])
+    assert alone is not None
+    assert "* has results" not in alone.caption
+
+
 def test_bars_that_cannot_be_seen_and_curves_that_stay_level_are_explained(tmp_path: Path) -> None:
     made = [row("d", "b", s, seed, 0.8 + seed * step, fingerprint=s, n_train=20, n_val=78)
             for s, step in (("scratch", 0.01), ("svm_probe", 0.0)) for seed in range(3)]  # fmt: skip

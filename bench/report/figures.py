@@ -16,7 +16,7 @@ from bench.report.plots import amounts, calibration, learning, overtuning, ranks
 from bench.report.plots.canvas import SERIES, Picture
 from bench.report.plots.choice import colours, leading, settings
 from bench.report.plots.cost import cost
-from bench.report.plots.scores import heatmap, strips
+from bench.report.plots.scores import STRATEGIES, heatmap, strips
 from bench.report.predictions import Predicted
 from bench.report.section import Evidence, Section
 from bench.report.significance import TooFew
@@ -43,7 +43,7 @@ def _scores(evidence: Evidence) -> Section:
     parts = [(name, rows) for name, rows in settings(evidence.rows) if len(ok(rows))]
     shown = parts[:SETTINGS]
     heats = [heatmap(rows, f"heat{n}", f"Mean test AUC, {name}") for n, (name, rows) in enumerate(shown)]
-    runs = [strips(rows, f"strip{n}", f"Every run, {name}") for n, (name, rows) in enumerate(shown[:2])]
+    runs = [_runs(evidence, rows, f"strip{n}", f"Every run, {name}") for n, (name, rows) in enumerate(shown[:2])]
     body = figures([heats[0], runs[0]])
     more = figures([*heats[1:], *runs[1:]])
     if more:
@@ -57,6 +57,11 @@ def _scores(evidence: Evidence) -> Section:
         else figures([diagram])
     )
     return Section("scores", "By dataset", body)
+
+
+def _runs(evidence: Evidence, rows: pd.DataFrame, key: str, title: str) -> Picture | None:
+    ranked = set(evidence.board.ranked["strategy"]) & set(ok(rows)["strategy"])
+    return strips(rows, key, title, leading(evidence.board, STRATEGIES, ranked) if ranked else ())
 
 
 def _cost(evidence: Evidence) -> Section:

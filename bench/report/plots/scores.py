@@ -87,14 +87,19 @@ def heatmap(rows: pd.DataFrame, name: str, title: str) -> Picture | None:
     return Picture(title, drawn, caption, width)
 
 
-def strips(rows: pd.DataFrame, name: str, title: str) -> Picture | None:
-    """Every run's test AUC by strategy, one panel a dataset, with the mean and its 95 % interval."""
+def strips(rows: pd.DataFrame, name: str, title: str, first: Sequence[str] = ()) -> Picture | None:
+    """Every run's test AUC by strategy, one panel a dataset, with the mean and its 95 % interval. Where there are more
+    strategies than are drawn, those named `first` are, in that order, then those of the highest mean."""
     results = ok(rows)
     if results.empty:
         return None
     backbones = sorted(results["backbone"].unique())
     every = results.groupby("strategy")["test_auc"].mean().sort_values(kind="stable").index.tolist()
-    order = every[-STRATEGIES:]
+    wanted = list(dict.fromkeys([*(name for name in first if name in every), *reversed(every)]))[:STRATEGIES]
+    # A mean over other backbones is no higher or lower than the others: it stands below them.
+    blocks = results.groupby("strategy")[["dataset", "backbone"]].apply(lambda part: len(part.drop_duplicates()))
+    fewer = set(blocks.index[blocks < blocks[wanted].max()])
+    order = sorted((name for name in every if name in wanted), key=lambda name: name not in fewer)
     all_datasets = sorted(results["dataset"].unique())
     datasets = all_datasets[:DATASETS]
     results = results[results["strategy"].isin(order) & results["dataset"].isin(datasets)]
@@ -106,6 +111,7 @@ def strips(rows: pd.DataFrame, name: str, title: str) -> Picture | None:
         for axes, dataset in zip(grid, datasets, strict=True):
             part = results[results["dataset"] == dataset]
             _strip(axes, part, order, backbones)
+            axes.set_yticks(range(len(order)), [short(name) + "*" * (name in fewer) for name in order])
             axes.set_title(short(dataset))
         label(grid, "test AUC")
         if len(backbones) <= len(SERIES):
@@ -121,7 +127,14 @@ def strips(rows: pd.DataFrame, name: str, title: str) -> Picture | None:
         + (f", or all seeds equal ({listed(equal)}: nothing is drawn at random)" if equal else "")
         + ". Each panel has its own scale."
     )
-    caption += said_left_out(len(order), len(every), "strategies", "with the highest mean")
+    if fewer & set(order):
+        caption += " * has results on fewer datasets and backbones: its mean is not comparable with the others."
+    which = (
+        "of the best mean rank"
+        if set(wanted) <= set(first)
+        else "of the best mean rank, or else with the highest mean,"
+    )
+    caption += said_left_out(len(order), len(every), "strategies", which)
     caption += said_left_out(len(datasets), len(all_datasets), "datasets", "first by name")
     return Picture(title, drawn, caption, width)
 
@@ -140,7 +153,6 @@ def _strip(axes: Axes, part: pd.DataFrame, order: Sequence[str], backbones: Sequ
     means, lows, highs = np.array([mean_interval(blocks[strategy].tolist()) for strategy in rows]).T
     axes.hlines(at, lows.clip(0, 1), highs.clip(0, 1), color=INK, linewidth=1.5)
     axes.scatter(means, at, s=18, facecolors="none", edgecolors=INK, linewidths=1)
-    axes.set_yticks(range(len(order)), [short(name) for name in order])
     axes.set_ylim(-0.6, len(order) - 0.4)
     axes.tick_params(axis="y", length=0)
     axes.grid(True, axis="x")
