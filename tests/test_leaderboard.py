@@ -212,6 +212,29 @@ def test_one_seed_gives_no_interval_and_no_verdict(table: Any) -> None:
     assert "one seed" in answer(board, given)[0]
 
 
+def test_a_cell_with_one_seed_left_costs_a_block_and_not_all_intervals(table: Any) -> None:
+    made = rows()
+    lost = {"status": "diverged", "test_auc": None}
+    one = {"dataset": "breastmnist", "backbone": "mobilenetv2_035", "strategy": "scratch"}
+    for run in made:
+        if one.items() <= run.items() and run["seed"]:
+            run |= lost
+    given = table(made)
+    board = leaderboard(given)
+    assert (board.blocks_used, board.single, board.blocks_any, board.seeds) == (6, 1, 9, 2)
+    assert board.ranked["auc_lo"].notna().all()
+    assert "6 of 9 blocks with results (1 left out: a cell has one seed only): 3 datasets" in answer(board, given)[1]
+
+
+def test_where_most_blocks_have_one_seed_all_are_kept_and_it_is_said(table: Any) -> None:
+    made = [one for n in range(3) for s, auc in (("a", 0.6), ("c", 0.7))
+            for one in cell(f"d{n}", "b", s, [auc, auc + 0.01] if n == 0 else [auc])]  # fmt: skip
+    given = table(made)
+    board = leaderboard(given)
+    assert (board.blocks_used, board.single, board.seeds) == (3, 0, 1)
+    assert "but with one seed in some cells there are no intervals" in answer(board, given)[0]
+
+
 def test_a_clear_winner_is_named_with_what_it_stands_on(table: Any) -> None:
     given = table(rows())
     said = " ".join(answer(leaderboard(given), given))

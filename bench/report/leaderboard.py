@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from bench.report import stats
-from bench.report.comparable import comparable
+from bench.report.comparable import MIN_SHARE, comparable
 from bench.report.frames import CELL, ok
 from bench.report.intervals import image_noise, margin, quantile, seed_noise
 from bench.report.matrix import Matrix, matrix
@@ -57,6 +57,9 @@ class Leaderboard:
     blocks_used: int
     blocks_any: int
     """With a result of any entry."""
+    single: int
+    """Blocks in which all ranked entries have a result that are left out, because one of them has a single seed there:
+    as long as half remains, a run that was lost costs a block and not all intervals."""
     datasets: tuple[str, ...]
     """Names, sorted; `matrix.datasets` are those that count as one."""
     seeds: int
@@ -99,6 +102,9 @@ def leaderboard(rows: pd.DataFrame, by: str | Sequence[str] = "strategy") -> Lea
     controls = [labels.index(name) for name in CONTROLS if keys == ("strategy",) and name in labels]
     there = counts > 0
     table["ranked"], complete = comparable(there & eligible[:, None], controls)
+    several = complete & (counts[table["ranked"]] > 1).all(axis=0)
+    single = int((complete & ~several).sum()) if several.sum() >= MIN_SHARE * complete.sum() else 0
+    complete = several if single else complete
     table["blocks"], table["blocks_any"] = there.sum(axis=1), int(there.any(axis=0).sum())
     table["blocks_used"] = there[:, complete].sum(axis=1)
     table["runs"] = counts.sum(axis=1)
@@ -124,6 +130,7 @@ def leaderboard(rows: pd.DataFrame, by: str | Sequence[str] = "strategy") -> Lea
         used=used.drop(columns=["_entry", "_block"]),
         blocks_used=int(complete.sum()),
         blocks_any=int(there.any(axis=0).sum()),
+        single=single,
         datasets=tuple(sorted(used["dataset"].unique())),
         seeds=stands.seeds if stands else 0,
         control=control,

@@ -26,7 +26,8 @@ def stands_on(board: Leaderboard, rows: pd.DataFrame) -> str:
     kinds = [name for name in ("dataset", "backbone", "strategy") if name not in board.by]
     parts = [_part(name, sorted(board.used[name].unique()), results[name].nunique()) for name in kinds]
     blocks = f"{board.blocks_used} of {_count(board.blocks_any, 'block')} with results"
-    return f"{blocks}: {', '.join(parts)}, {settings(board.used)}"
+    single = f" ({board.single} left out: a cell has one seed only)" if board.single else ""
+    return f"{blocks}{single}: {', '.join(parts)}, {settings(board.used)}"
 
 
 def lacking(board: Leaderboard) -> str:

@@ -72,7 +72,8 @@ def _verdict(board: Leaderboard, table: pd.DataFrame, what: str, on: str) -> str
     rest = together(tied) if 0 < len(tied) <= 3 else f"{len(tied)} others"
     unsure = f"given the seeds and test images {'it is' if level.empty else 'they are'} not told apart from {rest}"
     if board.seeds < 2:
-        unsure = "with one seed there are no intervals"
+        some = board.matrix is not None and board.matrix.scores.shape[-1] > 1
+        unsure = f"with one seed{' in some cells' if some else ''} there are no intervals"
     if against := _disagreement(first, rivals):
         holds = ("has", "have") if (rivals["mean_rank"] > first["mean_rank"]).all() else ("shares", "share")
         best = f", best in {_share(first['p_best'])} of resamples of the seeds" if board.seeds > 1 else ""

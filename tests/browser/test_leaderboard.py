@@ -75,23 +75,35 @@ def same(found: pd.DataFrame, table: pd.DataFrame) -> None:
             assert found[name].fillna("").tolist() == table[name].fillna("").tolist(), name
 
 
+ALONE = (64, "l2_sp", "breastmnist", True)
+"""All seeds but one of this cell were lost."""
+
+
 @pytest.fixture(scope="module")
 def grown(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = write(tmp_path_factory.mktemp("grown") / "run", uneven())
+    made = [one for one in uneven(3) if (one["size"], one["strategy"], one["dataset"], one["seed"] > 0) != ALONE]
+    folder = write(tmp_path_factory.mktemp("grown") / "run", made)
     render([folder], folder.parent / "grown.html")
     return folder
 
 
 @pytest.mark.parametrize(
     "state",
-    [{}, {"over": "backbone"}, {"over": "pair"}, {"backbone": ["net0"]}, {"amount": ["all", "50 a class"]}],
+    [
+        {},
+        {"over": "backbone"},
+        {"over": "pair"},
+        {"backbone": ["net0"]},
+        {"amount": ["all", "50 a class"]},
+        {"size": [64]},
+    ],
     ids=lambda state: urlencode(state, doseq=True) or "everything",
 )
 def test_an_uneven_study_is_compared_as_python_compares_it(page: Page, grown: Path, state: dict[str, Any]) -> None:
     rows, view = kept(current(read_rows(grown)), state), VIEWS[state.get("over", "strategy")]
     page.goto(f"{(grown.parent / 'grown.html').as_uri()}#{urlencode(state, doseq=True)}")
     same(saved(page), leaderboard(rows, view).table)
-    said = f"Stands on {stands_on(leaderboard(rows, view), rows)}{lacking(leaderboard(rows, view))}. At least 2 seeds"
+    said = f"Stands on {stands_on(leaderboard(rows, view), rows)}{lacking(leaderboard(rows, view))}. At least 3 seeds"
     expect(page.locator("#board-stands")).to_contain_text(said)
     if not state:
         assert said in (grown.parent / "grown.html").read_text(encoding="utf-8").replace("\n", " ")

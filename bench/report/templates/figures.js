@@ -32,7 +32,9 @@ function leaderboard(data, rows, by) {
   const controls = by.join() === "strategy" ? data.controls.map((name) => table.findIndex((entry) => entry.label === name)).filter((e) => e >= 0) : [];
   const [chosen, complete] = comparable(there, controls, data.minShare);
   const ranked = chosen.map((e) => table[e]);
-  const used = complete.map((b) => numbered[b]);
+  const whole = complete.map((b) => numbered[b]);
+  const several = whole.filter((b) => ranked.every((entry) => entry.cells.get(b).length > 1));
+  const used = several.length >= data.minShare * whole.length ? several : whole;
   for (const entry of table) {
     entry.ranked = ranked.includes(entry);
     entry.blocksUsed = used.filter((b) => entry.cells.has(b)).length;
@@ -47,7 +49,7 @@ function leaderboard(data, rows, by) {
   return {
     rowsUsed: ranked.flatMap((entry) => used.flatMap((b) => entry.cells.get(b))), rowsAny: rows.filter((row) => columns.auc[row] !== null),
     by, table, resampling, ranked: table.filter((entry) => entry.ranked), control: control || null,
-    blocksUsed: used.length, blocksAny: blocksAny.size,
+    blocksUsed: used.length, single: whole.length - used.length, blocksAny: blocksAny.size,
     datasets: [...new Set(datasetOf.values())].sort((a, b) => a - b).map((d) => labels.dataset[d]),
     seeds: counts.reduce((least, n) => Math.min(least, n), counts[0] ?? 0),
   };

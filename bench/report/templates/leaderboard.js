@@ -167,7 +167,8 @@
     const out = board.table.filter((entry) => !entry.ranked && entry.runs && entry.blocksUsed < board.blocksUsed).map((entry) => entry.label).sort();
     const who = out.length > 3 ? plural(out.length, board.by.length > 1 ? "pair" : board.by[0]) : together(out);
     const lacking = out.length ? `; ${who} ${out.length > 1 ? "lack" : "lacks"} results there and ${out.length > 1 ? "are" : "is"} not in it` : "";
-    return `Stands on ${board.blocksUsed} of ${plural(board.blocksAny, "block")} with results: ` +
+    const single = board.single ? ` (${board.single} left out: a cell has one seed only)` : "";
+    return `Stands on ${board.blocksUsed} of ${plural(board.blocksAny, "block")} with results${single}: ` +
       `${parts.join(", ")}, ${together(settings)}${lacking}. ${seeds}`;
   }
 
