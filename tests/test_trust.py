@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from bench.contract import Backbone
@@ -149,7 +150,10 @@ def test_looks_at_the_test_images_are_fits_and_scored_trials(tmp_path: Path) -> 
     assert found["trials"].to_dict() == {"d": 1, "e": 0}
     error = 0.02 / (2 * 1.959964)
     assert found.loc["d", "error"] == pytest.approx(error)
-    assert found.loc["d", "flattery"] == pytest.approx(error * 1.4236, rel=1e-3)
+    aucs = pd.DataFrame(full()).query("dataset == 'd'").groupby("fingerprint")["test_auc"]
+    seeds = np.sqrt(aucs.var().mean() / 2)
+    assert found.loc["d", "seeds"] == pytest.approx(seeds)
+    assert found.loc["d", "flattery"] == pytest.approx(np.hypot(error, seeds) * 1.4236, rel=1e-3)
     assert "Trials scored" in text_of(evidence(folder))
 
 
@@ -169,6 +173,19 @@ def test_ensembles_have_looked_at_the_test_images_too(tmp_path: Path) -> None:
 def test_superseded_rows_have_looked_too(tmp_path: Path) -> None:
     old = [one | {"fingerprint": "old", "finished_utc": "2024-01-01T00:00:00Z"} for one in full()[:2]]
     assert "2 runs of earlier versions" in text_of(evidence(write(tmp_path / "run", full() + old)))
+
+
+def test_a_reader_who_takes_the_best_cell_is_flattered_by_seeds_too(tmp_path: Path) -> None:
+    """200 cells that are equally good, whose seeds differ more than the test images make them."""
+    draw = np.random.default_rng(0).normal(0.8, 0.01, (200, 3))
+    made = [row("d", "b", f"s{at:03d}", seed, float(auc), test_auc_lo=auc - 0.006, test_auc_hi=auc + 0.006)
+            for at, aucs in enumerate(draw) for seed, auc in enumerate(aucs)]  # fmt: skip
+    found = trust.touches(evidence(write(tmp_path / "run", made))).iloc[0]
+    assert found["flattery"] >= draw.mean(axis=1).max() - 0.8
+    one = evidence(write(tmp_path / "one", made[::3]))
+    assert np.isnan(trust.touches(one)["seeds"].iloc[0])
+    assert trust.touches(one)["flattery"].iloc[0] > 0
+    assert "Of d it leaves out what seeds do: no cell there has several." in text_of(one)
 
 
 def test_the_expected_best_is_that_of_normal_draws() -> None:

@@ -16,6 +16,7 @@ from bench.report.frames import CELL, ok
 from bench.report.markup import folded, paragraphs, table
 from bench.report.matrix import Z
 from bench.report.section import Evidence, Section
+from bench.report.stands import together
 from bench.report.written import fixed
 
 STATUSES = {"skipped": "Skipped", "failed": "Failed", "oom": "Out of memory", "diverged": "Diverged"}
@@ -70,12 +71,12 @@ def coverage(evidence: Evidence) -> tuple[pd.DataFrame, pd.DataFrame]:
 def touches(evidence: Evidence) -> pd.DataFrame:
     """How often each dataset's test images were scored: `dataset`, `n_test`, `fits` (runs whose predictions on test
     were scored, those of ensembles and those made elsewhere, too), `trials` (tuning trials scored on test, which shift
-    tasks record), `cells` (with a result), `error` (mean standard error of a test AUC that the test images cause) and
-    `flattery`.
+    tasks record), `cells` (with a result), `error` (mean standard error of a test AUC that the test images cause),
+    `seeds` (standard error of a cell's mean over its seeds; NaN where no cell has several) and `flattery`.
 
-    Flattery is how much too high, at most, the best cell's test AUC is expected to be where all cells are equally good:
-    `error` times the expected maximum of as many independent standard normals. Errors on the same images go together,
-    which makes it less (Slepian 1962).
+    Flattery is how much too high, at most, the best cell's mean test AUC is expected to be where all cells are equally
+    good: both errors together times the expected maximum of as many independent standard normals. Errors on the same
+    images go together, which makes it less (Slepian 1962).
     """
     scored_rows = [evidence.singles, evidence.ensembles] if len(evidence.ensembles) else [evidence.singles]
     results = ok(pd.concat(scored_rows))
@@ -85,8 +86,10 @@ def touches(evidence: Evidence) -> pd.DataFrame:
     trials = scored["fingerprint"].map(owner).value_counts()
     lines = []
     for dataset, part in results.groupby("dataset"):
-        cells = part.groupby(CELL, dropna=False).ngroups
+        aucs = part.groupby(CELL, dropna=False)["test_auc"]
+        cells = aucs.ngroups
         error = float(((part["test_auc_hi"] - part["test_auc_lo"]) / (2 * Z)).mean())
+        seeds = float(np.sqrt(aucs.var().mean() * (1 / aucs.size()).mean()))
         lines.append(
             (
                 dataset,
@@ -95,10 +98,11 @@ def touches(evidence: Evidence) -> pd.DataFrame:
                 int(trials.get(dataset, 0)),
                 cells,
                 error,
-                error * expected_best(cells),
+                seeds,
+                np.hypot(error, np.nan_to_num(seeds)) * expected_best(cells),
             )
         )
-    return pd.DataFrame(lines, columns=["dataset", "n_test", "fits", "trials", "cells", "error", "flattery"])
+    return pd.DataFrame(lines, columns=["dataset", "n_test", "fits", "trials", "cells", "error", "seeds", "flattery"])
 
 
 def expected_best(number: int) -> float:
@@ -172,15 +176,17 @@ def _touches(evidence: Evidence) -> Iterable[Markup]:
         yield paragraphs(["No run has a result, so no test image has been scored."])
         return
     superseded = evidence.rows.attrs.get("stale", 0)
+    alone = found.loc[found["seeds"].isna(), "dataset"].tolist()
     older = f" {runs(superseded)} of earlier versions, not in this table, had looked before." if superseded else ""
     yield paragraphs(
         [
             "A final fit, or an ensemble, is scored on the test images once, and nothing is chosen by that score: "
             "hyperparameters are chosen on validation images. But a reader who takes the best line of a table chooses "
             "on test." + older,
-            "The last column says how much too high the best cell's AUC is expected to be for that reason if all cells "
-            "were equally good, at most: errors on the same images go together, which makes it less. A lead smaller "
-            "than this may be chance; only new test images would settle it.",
+            "The last column says how much too high the mean AUC of the best cell is expected to be for that reason if "
+            "all cells were equally good, at most: errors on the same images go together, which makes it less. A lead "
+            "smaller than this may be chance; only new test images and other seeds would settle it."
+            + (f" Of {together(alone)} it leaves out what seeds do: no cell there has several." if alone else ""),
         ]
     )
     heads = [
@@ -188,7 +194,8 @@ def _touches(evidence: Evidence) -> Iterable[Markup]:
         "Fits and ensembles scored" if len(evidence.ensembles) else "Fits scored",
         "Trials scored",
         "Cells to choose from",
-        "Error of an AUC",
+        "Error by the images",
+        "Error by the seeds",
         "Too high by at most",
     ]
     if not found["trials"].any():
@@ -201,10 +208,18 @@ def _touches(evidence: Evidence) -> Iterable[Markup]:
             else [f"{t.fits:,}", f"{t.cells:,}"]
         )
         lines.append(
-            (t.dataset, "–" if pd.isna(t.n_test) else f"{t.n_test:,}", *counts, fixed(t.error), fixed(t.flattery))
+            (
+                t.dataset,
+                "–" if pd.isna(t.n_test) else f"{t.n_test:,}",
+                *counts,
+                fixed(t.error),
+                fixed(t.seeds),
+                fixed(t.flattery),
+            )
         )
     yield table(
-        "Looks at the test images. Errors are standard errors that the test images cause.",
+        "Looks at the test images. Errors are standard errors: of a test AUC by the test images, of a cell's mean by "
+        "its seeds.",
         ["Dataset", *heads],
         lines,
         heads,
