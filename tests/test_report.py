@@ -207,6 +207,25 @@ def test_blank_images_are_a_caution(tmp_path: Path) -> None:
     assert page.count("have next to no contrast") == 1
 
 
+def test_a_class_with_few_test_images_is_a_caution(tmp_path: Path) -> None:
+    folder = write(tmp_path / "demo", rows()[:3])
+
+    def counts(**test: int) -> dict[str, Any]:
+        return {"class_counts": {"train": dict.fromkeys(test, 9), "test": test}}
+
+    entries = {
+        "a 64 px": audited("a", **counts(well=60, ill=3, worse=7)),
+        "a 28 px": audited("a", size=28, **counts(well=60, ill=3, worse=7)),
+        "b 64 px": audited("b", **counts(well=10, ill=10)),
+        "c 64 px": audited("c", kind="multi-label", **counts(ill=30, **{"no label": 2})),
+    }
+    (folder / "datasets.json").write_text(json.dumps(entries))
+    said = summary(*gather([folder]), None)
+    assert "**Few test images.** a (3 of the class ill): the error that the test images cause is understated" in said
+    (folder / "datasets.json").write_text(json.dumps({"b 64 px": entries["b 64 px"]}))
+    assert "Few test images" not in summary(*gather([folder]), None)
+
+
 def test_the_same_rows_make_the_same_page(html: str, demo: Path, tmp_path: Path) -> None:
     assert render([demo], tmp_path / "again.html").read_text(encoding="utf-8") == html
     assert re.search(r"The last row finished on \d{4}-\d\d-\d\d \d\d:\d\d UTC", html)
