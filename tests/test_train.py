@@ -116,29 +116,23 @@ def test_a_fit_on_few_images_is_validated_seldom_and_keeps_the_best_of_those_epo
     assert val_scores(predict(predictor, task.val), task.val, task)[0] in run.meter.curve
 
 
+class Still(FineTune):
+    """Nothing moves, so no epoch after the first is better."""
+
+    name = "still"
+    backbone_scale = 0.0
+
+    def param_groups(self, net, task, hparams, run, epoch):
+        return [Group(list(net.head.parameters()), 0.0, 0.0)]
+
+
 def test_patience_ends_a_fit_that_no_longer_gets_better() -> None:
-    class Still(FineTune):
-        """Nothing moves, so no epoch after the first is better."""
-
-        name = "still"
-        backbone_scale = 0.0
-
-        def param_groups(self, net, task, hparams, run, epoch):
-            return [Group(list(net.head.parameters()), 0.0, 0.0)]
-
     run = new_run(protocol=Protocol(epochs=9, batch_size=16, patience=2))
     Still().fit(phantom_task("binary"), {"lr": 0.01}, run)
     assert len(run.meter.curve) == 3
 
 
 def test_patience_does_not_end_a_fit_for_one_look_at_a_large_val() -> None:
-    class Still(FineTune):
-        name = "still"
-        backbone_scale = 0.0
-
-        def param_groups(self, net, task, hparams, run, epoch):
-            return [Group(list(net.head.parameters()), 0.0, 0.0)]
-
     task = phantom_task("binary", images=6)
     task = replace(task, val=phantom_task("binary", images=72).train)
     run = new_run(protocol=Protocol(epochs=50, batch_size=16, patience=10))
