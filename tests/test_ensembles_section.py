@@ -258,6 +258,31 @@ def test_the_best_member_is_the_one_that_val_prefers(tmp_path: Path) -> None:
     assert aucs(best_network(of["all"], networks)) == [0.95, 0.95]
 
 
+def test_what_saw_the_test_images_is_neither_compared_nor_compared_with(tmp_path: Path) -> None:
+    seen = {"transductive": True}
+    fair, tent = row("d", "b", "dann", 0, 0.8, val_auc=0.8), row("d", "b", "tent", 0, 0.99, val_auc=0.99) | seen
+    made = [
+        ensemble("d", "mean", "backbones", "dann", 0.85, 0.8, fair),
+        ensemble("d", "vote", "strategies", "all", 0.99, 0.99, fair, tent) | seen,
+    ]
+    networks, ensembles = frames(write_rows(tmp_path / "run", [fair, tent, *made]))
+    assert [way.fusion for way in ways(ensembles)] == ["mean"]
+    best = best_network(ensembles[ensembles["fusion"] == "mean"], networks)
+    assert best is not None
+    assert best["strategy"].tolist() == ["dann"]
+    said = " ".join(headline(networks, ensembles, reader([], [])))
+    assert "tent" not in said
+    assert "mean over backbones has" in said
+    alone = ensembles[ensembles["fusion"] == "vote"]
+    assert headline(networks, alone, reader([], [])) == [
+        "Every ensemble has a transductive member, which saw the test images, so none is compared."
+    ]
+    listed = str(listing(ensembles, networks, reader([], [])))
+    assert "vote(all) (transductive)" in listed
+    assert "0.50 each: dann, tent (transductive)" in listed
+    assert "mean(dann) (" not in listed
+
+
 # The page
 
 

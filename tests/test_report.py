@@ -244,6 +244,31 @@ def test_figures_are_byte_identical_and_take_their_colours_from_css(tmp_path: Pa
         assert re.search(r"n = \d+", picture.caption)
 
 
+def test_what_saw_the_test_images_is_marked_beside_others_and_never_bold(tmp_path: Path) -> None:
+    made = [row("d", "b", s, seed, auc + seed / 100, fingerprint=s, transductive=s == "tent")
+            for s, auc in (("scratch", 0.6), ("dann", 0.7), ("tent", 0.9)) for seed in range(2)]  # fmt: skip
+    folder = write(tmp_path / "demo", made)
+    given = current(read_rows(folder))
+    heat, runs = plots.heatmap(given, "h", "t"), plots.strips(given, "s", "t")
+    assert heat is not None
+    assert "Highest mean test AUC: d: dann 0.705" in heat.svg
+    for picture in (heat, runs):
+        assert picture is not None
+        assert "† is transductive: it adapts to the test images themselves" in picture.caption
+    alone = plots.heatmap(given[given["strategy"] == "tent"], "h", "t")
+    assert alone is not None
+    assert "Highest mean test AUC: ." in alone.svg
+    fair = plots.heatmap(given[given["strategy"] != "tent"], "h", "t")
+    assert fair is not None
+    assert "†" not in fair.caption
+    assert "tent (transductive)" in terminal(given)
+    assert "| tent (transductive) | not ranked" in summary(*gather([folder]), None)
+    html = render([folder], tmp_path / "page.html").read_text(encoding="utf-8")
+    cells = html.partition('id="results"')[2]
+    assert '<th scope="row">tent <small class="tag">transductive</small></th>' in cells
+    assert '<th scope="row">dann</th>' in cells
+
+
 def test_nothing_to_draw_is_none(tmp_path: Path) -> None:
     given = current(read_rows(write(tmp_path / "demo", [row("d", "b", "s", 0, 0.8, status="failed", test_auc=None)])))
     assert plots.heatmap(given, "h", "t") is None

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from bench.report.frames import ok
+from bench.report.frames import TAG, ok, saw_test
 from bench.report.intervals import mean_interval
 from bench.report.markup import paragraphs, table
 from bench.report.plots.canvas import count as counted
@@ -73,7 +73,7 @@ def _line(cell: pd.DataFrame, rows: pd.DataFrame) -> tuple[Any, ...]:
     gains = (cell.set_index("seed")["test_auc"] - control).dropna() if first["strategy"] != CONTROL else pd.Series()
     mean, low, high = mean_of(gains.tolist())
     auc = cell["test_auc"].mean()
-    tag = " (transductive)" if pd.notna(first["transductive"]) and first["transductive"] else ""
+    tag = TAG if saw_test(cell).any() else ""
     return (
         auc, f"{first['strategy']}{tag}", network(first), fixed(auc), signed(mean), _between(low, high),
         fixed(cell["source_auc"].mean()), fixed(cell["pad_before"].mean(), 2), fixed(cell["pad_after"].mean(), 2),

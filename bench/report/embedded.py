@@ -11,6 +11,7 @@ from scipy.special import stdtrit
 
 from bench.report import stats
 from bench.report.comparable import MIN_SHARE
+from bench.report.frames import saw_test
 from bench.report.leaderboard import CONTROLS, NO_RIVAL, ROPE
 from bench.report.matrix import Z
 from bench.report.same_images import judged_on
@@ -62,8 +63,7 @@ def embedded(rows: pd.DataFrame) -> dict[str, Any]:
 
 def _tags(rows: pd.DataFrame) -> dict[str, str]:
     """Strategy -> what its name is marked with: that it saw the images of the test's domain, without labels."""
-    seen = rows["transductive"].fillna(False).astype(bool) if "transductive" in rows else pd.Series(False, rows.index)
-    return {str(name): "transductive" for name in sorted(rows.loc[seen, "strategy"].unique())}
+    return {str(name): "transductive" for name in sorted(rows.loc[saw_test(rows), "strategy"].unique())}
 
 
 _T975 = Chebyshev.interpolate(

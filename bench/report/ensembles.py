@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from bench.report import diversity
 from bench.report.ensembles_listed import interval, listing
-from bench.report.frames import ok
+from bench.report.frames import ok, saw_test
 from bench.report.gains import Gain, Read, gain, reader, shares
 from bench.report.markup import folded, paragraphs, table
 from bench.report.plots.canvas import count as counted
@@ -49,6 +49,8 @@ def headline(networks: pd.DataFrame, made: pd.DataFrame, read: Read) -> list[str
     those with a result."""
     networks, made = networks[USED], made[USED]
     found = _best_first(ways(made))
+    if not found and len(made):
+        return ["Every ensemble has a transductive member, which saw the test images, so none is compared."]
     if not found:
         return ["No ensemble has a result."]
     if not found[0].compared:
@@ -107,6 +109,8 @@ def _rivals(found: Sequence[Way], read: Read) -> Iterable[str]:
 
 def _kinds(made: pd.DataFrame, networks: pd.DataFrame, read: Read) -> Iterable[Markup]:
     found = _best_first(ways(made))
+    if not found:
+        return
     lines, apart, prediction = [], [], _prediction(networks)
     for way in found:
         singles = [best_member(part, networks) for part in way.chosen]
@@ -137,6 +141,7 @@ def _kinds(made: pd.DataFrame, networks: pd.DataFrame, read: Read) -> Iterable[M
 
 def _caption(found: Sequence[Way], made: pd.DataFrame) -> str:
     alone = [way for way in found if not way.compared]
+    seen = len(cells(made[saw_test(made)]))
     val = made.groupby("dataset")["n_val"].max().dropna()
     sizes = listed([f"{n:,} ({dataset})" for dataset, n in val.items()])
     images = f"Val has {sizes} images. " if sizes else ""
@@ -150,6 +155,7 @@ def _caption(found: Sequence[Way], made: pd.DataFrame) -> str:
         f"weights from them (stacking's val AUC is cross-fitted, so honest). {images}Tune + fit is what all members "
         "cost; where they are there, fusing is all. The time of prediction is that of members with a weight above 0."
         + (f" {counted(len(alone), 'kind')} that most of these datasets lack stand on their own." if alone else "")
+        + (f" {counted(seen, 'ensemble')} with a transductive member are in none of this." if seen else "")
     )
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from bench.report.adaptation import network
+from bench.report.frames import TAG, saw_test
 from bench.report.gains import Gain, Read, gain
 from bench.report.markup import table
 from bench.report.members import Member, members
@@ -24,7 +25,8 @@ NAMED = 8
 def listing(made: pd.DataFrame, networks: pd.DataFrame, read: Read) -> Markup:
     """Of ensembles and networks with a result, those of each dataset with the highest test AUC."""
     every = sorted(cells(made), key=lambda part: (part["dataset"].iloc[0], -part["test_auc"].mean()))
-    names = networks.drop_duplicates("fingerprint").set_index("fingerprint")[["backbone", "strategy"]]
+    tagged = networks.assign(strategy=networks["strategy"] + np.where(saw_test(networks), TAG, ""))
+    names = tagged.drop_duplicates("fingerprint").set_index("fingerprint")[["backbone", "strategy"]]
     lines, listed = [], defaultdict[str, int](int)
     for part in every:
         first = part.iloc[0]
@@ -33,7 +35,8 @@ def listing(made: pd.DataFrame, networks: pd.DataFrame, read: Read) -> Markup:
             continue
         single = best_member(part, networks)
         gained = gain([(part, single)], read) if single is not None else None
-        line = (first["dataset"], network(first), first["strategy"], len(members(first["members"])))
+        name = first["strategy"] + TAG * bool(saw_test(part).any())
+        line = (first["dataset"], network(first), name, len(members(first["members"])))
         differs = (signed(gained.auc), interval(gained)) if gained else (MISSING, MISSING)
         weights = Markup('<div class="long">{}</div>').format(_weights(part, names))
         lines.append((*line, fixed(part["test_auc"].mean()), *differs, weights))

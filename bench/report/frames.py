@@ -196,6 +196,16 @@ def ok(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[(rows["status"] == "ok").fillna(False) & rows["test_auc"].notna()]
 
 
+TAG = " (transductive)"
+"""What the name of a strategy that `saw_test` is marked with wherever it stands beside others."""
+
+
+def saw_test(rows: pd.DataFrame) -> pd.Series:
+    """bool: rows of a transductive strategy, which adapts to the unlabelled test images themselves, or of an ensemble
+    with one among its members."""
+    return rows["transductive"].fillna(False).astype(bool)
+
+
 def _published(path: Path) -> pd.DataFrame:
     """The rows of a table that stands alone, checked as those of single files are: it may be somebody else's."""
     try:

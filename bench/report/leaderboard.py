@@ -16,7 +16,7 @@ import pandas as pd
 
 from bench.report import stats
 from bench.report.comparable import MIN_SHARE, comparable
-from bench.report.frames import CELL, ok
+from bench.report.frames import CELL, ok, saw_test
 from bench.report.intervals import image_noise, margin, quantile, seed_noise
 from bench.report.matrix import Matrix, matrix
 
@@ -95,7 +95,7 @@ def leaderboard(rows: pd.DataFrame, by: str | Sequence[str] = "strategy") -> Lea
     np.add.at(counts, (results["_entry"].to_numpy(), results["_block"].to_numpy()), 1)
     eligible = np.ones(len(table), dtype=bool)
     if "strategy" in keys:
-        seen = numbered["transductive"].fillna(False).astype(bool).groupby(numbered["_entry"]).any()
+        seen = saw_test(numbered).groupby(numbered["_entry"]).any()
         eligible = ~seen.reindex(table.index, fill_value=False).to_numpy()
     # Of pairs each backbone has its own control, so there is none that all could be measured against.
     labels = table["label"].tolist()

@@ -9,7 +9,7 @@ import pandas as pd
 
 from bench.report import imported, words
 from bench.report.ensembles import headline
-from bench.report.frames import ok
+from bench.report.frames import TAG, ok, saw_test
 from bench.report.gains import reader
 from bench.report.news import News, sentences
 from bench.report.plots.canvas import count
@@ -62,11 +62,13 @@ def _leaderboard(evidence: Evidence) -> str:
     control = [f"gain over {text(board.control)}"] if board.control else []
     heads = ["strategy", "mean rank", "test AUC (95 %, seeds)", *control, "P(best)", "tune + fit", "runs"]
     lines = [heads, ["---", *["---:"] * (len(heads) - 1)]]
+    seen = set(evidence.rows.loc[saw_test(evidence.rows), "strategy"])
     for row in board.table.head(LINES).itertuples():
         auc = fixed(row.auc) + ("" if pd.isna(row.auc_lo) else f" ({row.auc_lo:.3f} to {row.auc_hi:.3f})")
         gain = [("control" if row.strategy == board.control else signed(row.gain))] if control else []
         figures = [fixed(row.mean_rank, 2) if row.ranked else "not ranked", auc, *gain, fixed(row.p_best, 2)]
-        lines.append([text(row.strategy), *figures, seconds(row.seconds), f"{row.runs} of {row.runs_any}"])
+        name = text(row.strategy) + TAG * (row.strategy in seen)
+        lines.append([name, *figures, seconds(row.seconds), f"{row.runs} of {row.runs_any}"])
     more = len(board.table) - LINES
     rest = f"\n\n{more} more in the report." if more > 0 else ""
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + rest

@@ -15,7 +15,7 @@ from bench.contract import KINDS, Kind
 from bench.errors import DataError, printable
 from bench.metrics import probabilities
 from bench.report import audits
-from bench.report.frames import ok
+from bench.report.frames import ok, saw_test
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,9 +41,10 @@ class Predicted:
 
 
 def best_cells(rows: pd.DataFrame, by: Sequence[str]) -> list[pd.DataFrame]:
-    """The rows of the cell with the highest mean val AUC, for each value of `by`. Val, not test: what is looked into is
-    chosen as a strategy's hyperparameters are."""
+    """The rows of the cell with the highest mean val AUC, for each value of `by`, among those that did not see the test
+    images. Val, not test: what is looked into is chosen as a strategy's hyperparameters are."""
     results = ok(rows).dropna(subset=["val_auc", "fingerprint"])
+    results = results[~saw_test(results)]
     cell = list(dict.fromkeys([*by, "strategy", "backbone", "fingerprint"]))
     means = results.groupby(cell)["val_auc"].mean().reset_index()
     best = means.sort_values(["val_auc", *cell], ascending=[False, *[True] * len(cell)], kind="stable")

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from bench.report.budgets import not_alike
 from bench.report.ensembles import headline
-from bench.report.frames import apart, ok
+from bench.report.frames import TAG, apart, ok, saw_test
 from bench.report.gains import reader
 from bench.report.imported import sentences
 from bench.report.leaderboard import NO_BLOCK, leaderboard
@@ -36,10 +36,11 @@ def terminal_summary(
     table.add_column("strategy", overflow="fold")
     for heading in ("mean rank", "test AUC", "95 % (seeds)", "tune + fit", "runs"):
         table.add_column(heading, justify="right", no_wrap=heading.startswith("95"))
+    seen = set(networks.loc[saw_test(networks), "strategy"])
     for row in board.table.itertuples():
         between = "" if pd.isna(row.auc_lo) else f"{row.auc_lo:.3f}–{row.auc_hi:.3f}"
         figures = (fixed(row.mean_rank, 2), fixed(row.auc), between, seconds(row.seconds))
-        table.add_row(escape(row.strategy), *figures, f"{row.runs} of {row.runs_any}")
+        table.add_row(escape(row.strategy) + TAG * (row.strategy in seen), *figures, f"{row.runs} of {row.runs_any}")
     table.caption = escape(f"stands on {stands_on(board, networks) or 'no result'}{lacking(board)}")
     if not board.blocks_used and (board.table["runs"] > 0).sum() > 1:
         table.caption = f"no ranking: {NO_BLOCK}"

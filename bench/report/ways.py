@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 
 from bench.report.comparable import comparable
-from bench.report.frames import CELL
+from bench.report.frames import CELL, saw_test
 from bench.report.members import Member, members
 
 BLOCK = ["dataset", "size", "fraction", "per_class"]
 """What one way has one ensemble in."""
 USED = [
     *(*CELL, "seed", "status", "kind", "fusion", "over", "members", "fingerprint", "val_auc", "test_auc", "n_val"),
-    *("tune_seconds", "fit_seconds", "fuse_seconds", "predict_ms"),
+    *("tune_seconds", "fit_seconds", "fuse_seconds", "predict_ms", "transductive"),
 ]
 """Columns that the comparison of ensembles takes: rows are cut into many small tables, which is slow for wide ones."""
 
@@ -36,8 +36,10 @@ class Way:
 
 
 def ways(made: pd.DataFrame) -> list[Way]:
-    """All ways among rows of ensembles with a result. `comparable` chooses those that are compared and their blocks;
-    each of the others stands on its own. Where none in a block has a val AUC, the first by name counts."""
+    """All ways among rows of ensembles with a result that did not see the test images. `comparable` chooses those that
+    are compared and their blocks; each of the others stands on its own. Where none in a block has a val AUC, the first
+    by name counts."""
+    made = made[~saw_test(made)]
     numbered = made.assign(
         _block=made.groupby(BLOCK, dropna=False).ngroup(),
         _cell=made.groupby(["fusion", "over", *CELL], dropna=False).ngroup(),
@@ -83,8 +85,8 @@ def best_network(ensemble: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame
 
 
 def networks_beside(ensemble: pd.DataFrame, networks: pd.DataFrame) -> list[pd.DataFrame]:
-    """The rows of each network in the ensemble's block: of the ensemble's seeds, or of all of its own where the
-    ensemble is of several."""
+    """The rows of each network in the ensemble's block that did not see the test images: of the ensemble's seeds, or of
+    all of its own where the ensemble is of several."""
     first = ensemble.iloc[0]
     same = np.logical_and.reduce(
         [
@@ -92,7 +94,7 @@ def networks_beside(ensemble: pd.DataFrame, networks: pd.DataFrame) -> list[pd.D
             for name in BLOCK
         ]
     )
-    own = networks[same]
+    own = networks[same & ~saw_test(networks)]
     return cells(own) if first["over"] == "seeds" else _of_seeds(own, ensemble["seed"].tolist())
 
 

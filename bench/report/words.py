@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from bench.report.budgets import not_alike
-from bench.report.frames import CELL, ok
+from bench.report.frames import CELL, ok, saw_test
 from bench.report.leaderboard import NO_RIVAL, ROPE, Leaderboard
 from bench.report.significance import MIN_DATASETS, TooFew, against_control
 from bench.report.stands import lacking, stands_on, together
@@ -225,7 +225,7 @@ def cautions(
             f"{together(rare)}: the error that the test images cause is understated there, and more may be told apart "
             "than should be.",
         )
-    seen = _unique(results.loc[results["transductive"].fillna(False).astype(bool), "strategy"])
+    seen = _unique(results.loc[saw_test(results), "strategy"])
     if seen:
         verb = "is" if len(seen) == 1 else "are"
         warn("Transductive", f"{together(seen)} {verb} not ranked: {NO_RIVAL}.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.text import Text
 
-from bench.report.frames import ok
+from bench.report.frames import ok, saw_test
 from bench.report.intervals import mean_interval
 from bench.report.plots.canvas import (
     INK,
@@ -31,6 +31,8 @@ from bench.report.plots.choice import said_left_out
 
 DATASETS, STRATEGIES, ROWS = 16, 12, 40
 """Most datasets of a heatmap and of dots, most strategies of dots, and most of a heatmap."""
+TRANSDUCTIVE = "† is transductive: it adapts to the test images themselves, which the others never see"
+"""Caption of the mark of a strategy that saw the test images."""
 
 
 def heatmap(rows: pd.DataFrame, name: str, title: str) -> Picture | None:
@@ -48,7 +50,10 @@ def heatmap(rows: pd.DataFrame, name: str, title: str) -> Picture | None:
     means = means.iloc[:ROWS, :DATASETS]
     counts = counts.loc[means.index, means.columns]
     fewer = counts < counts.max()
-    best = means.where(~fewer).rank(ascending=False, method="min") == 1
+    seen = set(results.loc[saw_test(results), "strategy"])
+    sound = means.where(~fewer)
+    sound[sound.index.isin(seen)] = np.nan
+    best = sound.rank(ascending=False, method="min") == 1
     text = means.map(lambda auc: "" if np.isnan(auc) else f"{auc:.3f}") + fewer.map(lambda f: "*" if f else "").where(
         means.notna(), ""
     )
@@ -59,7 +64,8 @@ def heatmap(rows: pd.DataFrame, name: str, title: str) -> Picture | None:
         sns.heatmap(
             means, ax=axes, annot=text.to_numpy(), fmt="", cmap="crest", vmin=low, vmax=1.0, cbar=False,
             linewidths=2, linecolor="none", annot_kws={"size": 9},
-            xticklabels=[short(name) for name in means.columns], yticklabels=[short(name) for name in means.index],
+            xticklabels=[short(name) for name in means.columns],
+            yticklabels=[_marked(name, seen) for name in means.index],
         )  # fmt: skip
         shown = means.notna().to_numpy()
         fills = np.asarray(axes.collections[0].get_facecolor())
@@ -71,8 +77,8 @@ def heatmap(rows: pd.DataFrame, name: str, title: str) -> Picture | None:
         axes.tick_params(axis="y", labelrotation=0)
         for label in axes.get_xticklabels():
             label.set_horizontalalignment("right" if means.shape[1] > 4 else "center")
-        sound = means.where(~fewer)
-        leaders = "; ".join(f"{d}: {sound[d].idxmax()} {sound[d].max():.3f}" for d in means.columns)
+        known = sound.dropna(axis=1, how="all")
+        leaders = "; ".join(f"{d}: {known[d].idxmax()} {known[d].max():.3f}" for d in known.columns)
         drawn = svg(figure, name, title, f"Strategies in rows, datasets in columns. Highest mean test AUC: {leaders}.")
     caption = (
         f"Mean test AUC over {count(results['backbone'].nunique(), 'backbone')} and their seeds, "
@@ -82,6 +88,8 @@ def heatmap(rows: pd.DataFrame, name: str, title: str) -> Picture | None:
     )
     if fewer.to_numpy()[means.notna().to_numpy()].any():
         caption += " * has fewer backbones than others in its column: it is not comparable with them, and never bold."
+    if seen & set(means.index):
+        caption += f" {TRANSDUCTIVE}, and is never bold."
     caption += said_left_out(len(means), every[0], "strategies", "with the highest mean")
     caption += said_left_out(means.shape[1], every[1], "datasets", "first by name")
     return Picture(title, drawn, caption, width)
@@ -103,6 +111,7 @@ def strips(rows: pd.DataFrame, name: str, title: str, first: Sequence[str] = ())
     all_datasets = sorted(results["dataset"].unique())
     datasets = all_datasets[:DATASETS]
     results = results[results["strategy"].isin(order) & results["dataset"].isin(datasets)]
+    seen = set(results.loc[saw_test(results), "strategy"])
     cells = results.groupby(["strategy", "dataset", "backbone"])["test_auc"].agg(["nunique", "size"])
     same = ((cells["nunique"] == 1) & (cells["size"] > 1)).groupby(level="strategy").all()
     equal = sorted(same.index[same])
@@ -111,7 +120,7 @@ def strips(rows: pd.DataFrame, name: str, title: str, first: Sequence[str] = ())
         for axes, dataset in zip(grid, datasets, strict=True):
             part = results[results["dataset"] == dataset]
             _strip(axes, part, order, backbones)
-            axes.set_yticks(range(len(order)), [short(name) + "*" * (name in fewer) for name in order])
+            axes.set_yticks(range(len(order)), [_marked(name, seen) + "*" * (name in fewer) for name in order])
             axes.set_title(short(dataset))
         label(grid, "test AUC")
         if len(backbones) <= len(SERIES):
@@ -127,6 +136,8 @@ def strips(rows: pd.DataFrame, name: str, title: str, first: Sequence[str] = ())
         + (f", or all seeds equal ({listed(equal)}: nothing is drawn at random)" if equal else "")
         + ". Each panel has its own scale."
     )
+    if seen & set(order):
+        caption += f" {TRANSDUCTIVE}."
     if fewer & set(order):
         caption += " * has results on fewer datasets and backbones: its mean is not comparable with the others."
     which = (
@@ -157,6 +168,10 @@ def _strip(axes: Axes, part: pd.DataFrame, order: Sequence[str], backbones: Sequ
     axes.tick_params(axis="y", length=0)
     axes.grid(True, axis="x")
     axes.locator_params(axis="x", nbins=4)
+
+
+def _marked(name: str, seen: Collection[str]) -> str:
+    return short(name) + " †" * (name in seen)
 
 
 def readable_on(fill: np.ndarray) -> str:
