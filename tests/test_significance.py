@@ -28,6 +28,7 @@ from bench.report.intervals import Noise
 from bench.report.leaderboard import leaderboard
 from bench.report.page import gather
 from bench.report.paired import Paired, mcnemar, paired
+from bench.report.same_images import KIN
 from bench.report.section import Evidence
 from bench.report.significance import (
     CriticalDifference,
@@ -270,6 +271,29 @@ def test_a_paired_test_joins_delongs_variance_and_that_of_seeds(folder: Path) ->
     assert first.p > first.p_images
     lacking = paired(board, "<b>tuned", "other", [folder], [])
     assert lacking == ["d1: not all predictions of other are stored.", "d2: not all predictions of other are stored."]
+
+
+def test_views_of_the_same_patients_are_one_dataset_whose_errors_go_together(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = current(read_rows(folder))
+    each = [one for one in paired(leaderboard(rows), "<b>tuned", "scratch", [folder], []) if isinstance(one, Paired)]
+    for dataset in ("d1", "d2"):
+        monkeypatch.setitem(KIN, dataset, "d")
+    board = leaderboard(rows)
+    assert board.matrix is not None
+    assert board.matrix.datasets == ("d",)
+    (found,) = paired(board, "<b>tuned", "scratch", [folder], [])
+    assert isinstance(found, Paired)
+    assert (found.dataset, found.images) == ("d", 300)
+    assert found.auc == pytest.approx(np.mean([one.auc for one in each[:2]]))
+    error = np.mean([np.sqrt(one.of_images.variance) for one in each[:2]])
+    assert np.sqrt(found.of_images.variance) == pytest.approx(error)
+    assert np.sqrt(each[2].of_images.variance) < error
+    assert np.isnan(found.p_accuracy)
+    said = section(Evidence(rows, read_trials(folder), (folder,), ({},), board))
+    assert said is not None
+    assert "nan" not in said.body
 
 
 def test_one_damaged_file_of_predictions_costs_its_own_figures_and_is_named_on_page_and_summary(

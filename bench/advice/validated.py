@@ -18,11 +18,10 @@ from bench.advice.knowledge import ANCHOR, CONTROL, FEWEST, Knowledge
 from bench.advice.predicted import Prediction, predict
 from bench.advice.shortlist import shortlist
 from bench.errors import UsageError
+from bench.report.same_images import KIN
 
 ADVICE, LIST, CHEAP = "advice, first", "advice, list", "advice, cheapest"
 ALWAYS, FIXED, PROBE, HINDSIGHT = CONTROL, "fixed", ANCHOR, "fixed, in hindsight"
-KIN = dict.fromkeys(("organamnist", "organcmnist", "organsmnist"), "organ{a,c,s}mnist")
-"""Dataset -> its family: see _families."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -100,7 +100,7 @@ def _choices(trials: pd.DataFrame, shifts: pd.DataFrame) -> Iterable[Markup]:
     targets = np.unique(on)
 
     def by_target(values: np.ndarray) -> list[float]:
-        """Means over the cells that are tested on the same images, which are one as far as chance goes."""
+        """Means over the cells that are tested on the same images or patients, which are one as far as chance goes."""
         return [float(values[on == target].mean()) for target in targets]
 
     lines = []

@@ -229,5 +229,5 @@ def _prediction(networks: pd.DataFrame) -> Cost:
 
 
 def _datasets(parts: Sequence[pd.DataFrame]) -> int:
-    """Shifts that are tested on the same images are one."""
+    """Those that are tested on the same images or patients are one."""
     return len({judged_on(part["dataset"].iloc[0]) for part in parts})

@@ -63,8 +63,8 @@ class Gain:
 
 
 def gain(pairs: Sequence[Pair], read: Read) -> Gain:
-    """The mean over the pairs of each dataset, and then over datasets. Shifts that are tested on the same images are
-    one dataset; their errors of the images are taken to go together entirely, which is cautious."""
+    """The mean over the pairs of each dataset, and then over datasets. Those that are tested on the same images or
+    patients are one dataset; their errors of the images are taken to go together entirely, which is cautious."""
     weights = shares([ensemble for ensemble, _ in pairs])
     differences = [_differences(*pair) for pair in pairs]
     seeds = seed_noise(padded([[one.tolist() for one in differences]]), weights)
@@ -83,8 +83,8 @@ def gain(pairs: Sequence[Pair], read: Read) -> Gain:
 
 
 def shares(parts: Sequence[pd.DataFrame]) -> np.ndarray:
-    """Weight of each cell in a mean [B]: datasets count alike, and so do the cells of a dataset. Shifts that are tested
-    on the same images are one dataset."""
+    """Weight of each cell in a mean [B]: datasets count alike, and so do the cells of a dataset. Those that are tested
+    on the same images or patients are one dataset."""
     names = [judged_on(part["dataset"].iloc[0]) for part in parts]
     _, place, sizes = np.unique(names, return_inverse=True, return_counts=True)
     return 1 / (sizes[place] * len(sizes))

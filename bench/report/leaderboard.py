@@ -3,7 +3,7 @@
 A block is what two entries have in common when they are compared: for strategies the dataset, backbone, size and
 amount of training data. Means are taken within a dataset first and then over datasets, because the dataset is the
 statistical unit: five backbones on one dataset are not five datasets, nor are five shifts that are tested on the same
-images.
+images, or three views of the same patients.
 """
 
 from __future__ import annotations

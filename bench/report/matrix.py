@@ -22,7 +22,7 @@ class Matrix:
     labels: tuple[str, ...]
     """[E]"""
     datasets: tuple[str, ...]
-    """[D], sorted, by their test images: shifts that are tested on the same ones are one."""
+    """[D], sorted, by `judged_on`: those that are tested on the same images or patients are one."""
     scores: np.ndarray
     """Test AUC [E, B, S]; where a cell has fewer seeds, the rest is NaN."""
     errors: np.ndarray

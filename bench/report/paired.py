@@ -28,7 +28,7 @@ from bench.report.intervals import Noise, seed_noise
 from bench.report.leaderboard import Leaderboard
 from bench.report.matrix import Matrix
 from bench.report.predictions import Predicted
-from bench.report.same_images import judged_on
+from bench.report.same_images import images_of, judged_on
 from bench.report.significance import TooFew
 
 BLOCK = [name for name in CELL if name != "strategy"]
@@ -51,7 +51,7 @@ class Paired:
     of_images: Noise
     accuracy: float
     p_accuracy: float
-    """McNemar's, over test images only; NaN for all datasets together."""
+    """McNemar's, over test images only; NaN for all datasets together, and for several views of the same patients."""
 
     @property
     def both(self) -> Noise:
@@ -123,7 +123,40 @@ def right(labels: np.ndarray, probs: np.ndarray, kind: Kind) -> np.ndarray:
 
 
 def _on(matrix: Matrix, used: pd.DataFrame, at: int, one: str, other: str, read: Read) -> Paired | TooFew:
+    """Images of several views of the same patients are not the same: their errors are taken to go together entirely,
+    which is cautious, and how often both are right is not tested."""
     name = matrix.datasets[at]
+    used = used[used["dataset"].map(judged_on) == name]
+    seen = used["dataset"].map(images_of)
+    parts = [_images(used[seen == images], images, one, other, read) for images in sorted(seen.unique())]
+    if lacking := [part for part in parts if isinstance(part, TooFew)]:
+        return lacking[0]
+    known = [part for part in parts if not isinstance(part, TooFew)]
+    shares = np.array([part.blocks for part in known]) / sum(part.blocks for part in known)
+    rows = [matrix.labels.index(one), matrix.labels.index(other)]
+    auc = float(np.subtract(*matrix.dataset_means[rows, at]))
+    seeds = seed_noise(matrix.scores[rows], matrix.by_dataset[:, at])
+    images = Noise(np.array((shares @ [np.sqrt(part.variance) for part in known]) ** 2), np.zeros(()))
+    of_seeds = Noise(seeds.variance.sum(), seeds.spread.sum())
+    accuracy = float(shares @ [part.accuracy for part in known])
+    p = known[0].p_accuracy if len(known) == 1 else float("nan")
+    return Paired(name, one, other, sum(part.images for part in known), auc, of_seeds, images, accuracy, p)
+
+
+@dataclass(frozen=True)
+class _Images:
+    """Two strategies on the same test images."""
+
+    blocks: int
+    images: int
+    variance: float
+    """Of the difference of their AUCs."""
+    accuracy: float
+    p_accuracy: float
+
+
+def _images(used: pd.DataFrame, name: str, one: str, other: str, read: Read) -> _Images | TooFew:
+    """From the rows of blocks that are tested on the images `name`."""
     lots = [_predictions(used, name, strategy, read) for strategy in (one, other)]
     if any(isinstance(lot, TooFew) for lot in lots):
         return next(lot for lot in lots if isinstance(lot, TooFew))
@@ -132,15 +165,10 @@ def _on(matrix: Matrix, used: pd.DataFrame, at: int, one: str, other: str, read:
     if any(not np.array_equal(reference.ids, cell.ids) for cell in (*first, *second)):
         return TooFew(f"{name}: the stored predictions are not of the same test images.")
     probs, others = (all_runs(lot) for lot in (first, second))
-    rows = [matrix.labels.index(one), matrix.labels.index(other)]
-    share = matrix.by_dataset[:, at]
-    auc = float(np.subtract(*matrix.dataset_means[rows, at]))
-    seeds = seed_noise(matrix.scores[rows], share)
-    images = Noise(np.array(image_variance(reference.labels, others, probs, reference.kind)), np.zeros(()))
+    variance = image_variance(reference.labels, others, probs, reference.kind)
     correct = [right(reference.labels, runs, reference.kind) for runs in (probs, others)]
     accuracy = float(correct[0].mean() - correct[1].mean())
-    of_seeds = Noise(seeds.variance.sum(), seeds.spread.sum())
-    return Paired(name, one, other, len(reference.ids), auc, of_seeds, images, accuracy, mcnemar(*correct))
+    return _Images(len(first), len(reference.ids), variance, accuracy, mcnemar(*correct))
 
 
 def _p(difference: float, noise: Noise) -> float:
@@ -152,8 +180,8 @@ def _p(difference: float, noise: Noise) -> float:
 
 
 def _predictions(used: pd.DataFrame, dataset: str, strategy: str, read: Read) -> list[Predicted] | TooFew:
-    """Of a strategy's cell in each block of a dataset."""
-    rows = used[(used["dataset"].map(judged_on) == dataset) & (used["strategy"] == strategy)]
+    """Of a strategy's cell in each block of these rows."""
+    rows = used[used["strategy"] == strategy]
     found = []
     for _, cell in rows.groupby(BLOCK, dropna=False):
         predicted = read(cell) if cell["fingerprint"].notna().all() else None

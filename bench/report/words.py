@@ -147,7 +147,7 @@ def _distance(entry: pd.Series, value: str, margin: str, written: Callable[[floa
 
 def _reach(board: Leaderboard) -> list[str]:
     n = len(board.matrix.datasets) if board.matrix else 0
-    shared = " (shifts that are tested on the same images are one)" if n < len(board.datasets) else ""
+    shared = " (those that are tested on the same images or patients are one)" if n < len(board.datasets) else ""
     if n == 1:
         return [f"With one dataset{shared} it cannot be told whether this holds for others."]
     first = board.ranked.iloc[0]
