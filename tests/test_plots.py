@@ -245,6 +245,27 @@ def test_lines_over_amounts_are_named_and_whatever_has_none_is_too(
     assert "Without a line, for they were run with some of the amounts only: probe." in caption
 
 
+def test_amounts_that_come_to_the_same_images_are_no_further_seeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """500 images a class are more than there are: all 546, the same as a fraction of 1, seed by seed."""
+    made = [
+        row("d", "b", "probe", seed, level + seed / 50, per_class=per_class, n_train=n, fingerprint=f"{per_class}")
+        for per_class, n, level in ((10, 20, 0.6), (500, 546, 0.8), (None, 546, 0.8)) for seed in range(3)
+    ]  # fmt: skip
+    rows, hues = current(read_rows(write(tmp_path / "run", made))), {"probe": SERIES[0]}
+    few = rows[~rows["per_class"].eq(500).fillna(False)]
+    with_both = figure_of(monkeypatch, amounts, lambda: amounts.efficiency(rows, hues, "x", "x"))
+    alone = figure_of(monkeypatch, amounts, lambda: amounts.efficiency(few, hues, "x", "x"))
+    bars = [figure.axes[0].collections[0].get_segments() for figure in (with_both, alone)]
+    assert np.array(bars[0]) == pytest.approx(np.array(bars[1]))
+    picture = amounts.efficiency(rows, hues, "x", "x")
+    assert "n = 6 runs" in picture.caption
+    assert "are balanced; fractions, and all images, are as the dataset is." in picture.caption
+    balanced = amounts.efficiency(rows[rows["per_class"].notna()], hues, "x", "x")
+    assert "balanced" not in balanced.caption
+
+
 def test_every_run_draws_the_ranked_and_marks_those_on_fewer_backbones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -72,7 +72,7 @@ def efficiency(rows: pd.DataFrame, colours: Mapping[str, str], name: str, title:
     """Mean test AUC against training images in rows of one size, one panel a dataset that has several amounts. Lines
     are those strategies that have a colour, and results for every amount of the dataset (see `several`)."""
     full, some = several(rows)
-    results = ok(rows).dropna(subset=["n_train"])
+    results = _one_draw(ok(rows).dropna(subset=["n_train"]))
     amounts = results.groupby("dataset")["n_train"].nunique()
     results = results[results["strategy"].isin(list(colours))]
     own = results.groupby(["dataset", "strategy"])["n_train"].transform("nunique")
@@ -123,6 +123,9 @@ def efficiency(rows: pd.DataFrame, colours: Mapping[str, str], name: str, title:
         + (f": {'; '.join(words[:6])}{' and others' if len(words) > 6 else ''}." if words else "; there is none.")
         + " Where bars overlap, a ring may be chance."
     )
+    both = results.assign(a_class=results["per_class"].notna()).groupby("dataset")["a_class"].nunique() > 1
+    if both.any():
+        caption += " Amounts of so many images a class are balanced; fractions, and all images, are as the dataset is."
     if budgets := along(results):
         caption += f" More images is not all that differs along a line: {budgets}."
     caption += said_left_out(len(drawn), len(full), "strategies with several amounts", "of the best mean rank")
@@ -131,6 +134,14 @@ def efficiency(rows: pd.DataFrame, colours: Mapping[str, str], name: str, title:
     if some:
         caption += f" Without a line, for they were run with some of the amounts only: {listed(sorted(some))}."
     return Picture(title, image, caption + said_left_out(len(datasets), len(every), "datasets", "first by name"), width)
+
+
+def _one_draw(results: pd.DataFrame) -> pd.DataFrame:
+    """Of amounts that come to the same number of images in a cell, such as all and more a class than there are, one, a
+    fraction before images a class: runs of the same images would count twice, as if they were more seeds."""
+    cell, amount = ["dataset", "backbone", "strategy", "n_train"], ["fraction", "per_class"]
+    ordered = results.sort_values(["per_class", "fraction"], na_position="first", kind="stable")
+    return results.merge(ordered.drop_duplicates(cell)[[*cell, *amount]], on=[*cell, *amount])
 
 
 def _round(images: float) -> str:
