@@ -225,7 +225,7 @@ def test_a_cell_with_one_seed_left_costs_a_block_and_not_all_intervals(table: An
     board = leaderboard(given)
     assert (board.blocks_used, board.single, board.blocks_any, board.seeds) == (6, 1, 9, 2)
     assert board.ranked["auc_lo"].notna().all()
-    assert "6 of 9 blocks with results (1 left out: a cell has one seed only): 3 datasets" in answer(board, given)[1]
+    assert "6 of 9 blocks with results (1 left out: a cell has one seed only): 3 datasets (" in answer(board, given)[1]
 
 
 def test_where_most_blocks_have_one_seed_all_are_kept_and_it_is_said(table: Any) -> None:
@@ -390,13 +390,15 @@ def test_the_answer_says_what_it_stands_on_and_who_is_not_in_it(table: Any) -> N
     given = table(uneven())
     said = answer(leaderboard(given), given)[1]
     assert said == (
-        "This stands on 10 of 16 blocks with results: 2 datasets, 3 backbones, 10 images a class at 28 and 64 px and "
+        "This stands on 10 of 16 blocks with results: 2 datasets (breastmnist, pneumoniamnist), 3 backbones, "
+        "10 images a class at 28 and 64 px and "
         "50 images a class at 28 px; 6 strategies lack results there and are not in it."
     )
     assert "stands on" not in " ".join(answer(leaderboard(two := given[given["size"] == 64]), two))
     two = given[given["strategy"].isin(["scratch", "linear_probe"])]
     assert stands_on(leaderboard(two, "backbone"), two) == (
-        "6 of 14 blocks with results: 2 datasets, 2 strategies, 10 images a class at 28 px and all images at 28 px"
+        "6 of 14 blocks with results: 2 datasets (breastmnist, pneumoniamnist), 2 strategies, "
+        "10 images a class at 28 px and all images at 28 px"
     )
     lacks = given[given["strategy"].isin(["scratch", "linear_probe", "extra0"])]
     assert lacking(leaderboard(lacks)) == "; extra0 lacks results there and is not in it"

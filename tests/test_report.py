@@ -430,7 +430,10 @@ def test_terminal_summary_ranks_and_shows_coverage(tmp_path: Path) -> None:
     lines = [line for line in capture.get().splitlines() if "_" in line or "scratch" in line]
     assert [re.search(r"\w+", line)[0] for line in lines] == ["full_finetune", "linear_probe", "scratch"]
     assert "24 of 27" in lines[0]
-    stands = "stands on 7 of 9 blocks with results: 3 datasets, 3 backbones, all images at 64 px"
+    stands = (
+        "stands on 7 of 9 blocks with results: 3 datasets (breastmnist, phantom-fundus, pneumoniamnist), 3 backbones, "
+        "all images at 64 px"
+    )
     assert stands in " ".join(capture.get().split())
     assert f"This {stands}" in summary(*gather([tmp_path / "demo"]), None)
     assert re.search(r"0\.\d{3}–0\.\d{3}", lines[0])

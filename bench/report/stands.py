@@ -18,8 +18,8 @@ NAMED = 3
 
 
 def stands_on(board: Leaderboard, rows: pd.DataFrame) -> str:
-    """Of the ranking of these rows: "21 of 36 blocks with results: 3 datasets, 5 of 6 backbones, 10 images a class at
-    28 and 64 px"; a kind of which all count is not limited by "of". "" where nothing is ranked."""
+    """Of the ranking of these rows: "21 of 36 blocks with results: 3 datasets (a, b, c), 5 of 6 backbones, 10 images a
+    class at 28 and 64 px". "" where nothing is ranked."""
     if not board.blocks_used:
         return ""
     results = ok(rows)
@@ -66,10 +66,10 @@ def _images(label: str) -> str:
 
 
 def _part(kind: str, used: Sequence[str], every: int) -> str:
-    if len(used) == every:
-        return _count(every, kind)
-    names = f" ({', '.join(used)})" if len(used) <= NAMED else ""
-    return f"{len(used)} of {_count(every, kind)}{names}"
+    whole = len(used) == every
+    named = len(used) <= NAMED and (kind == "dataset" or not whole)
+    of = "" if whole else f"{len(used)} of "
+    return f"{of}{_count(every, kind)}" + (f" ({', '.join(used)})" if named else "")
 
 
 def _count(number: int, noun: str) -> str:

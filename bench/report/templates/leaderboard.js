@@ -157,8 +157,9 @@
     const values = (rows, name) => [...new Set(rows.map((row) => data.columns[name][row]))].sort((a, b) => a - b);
     const parts = ["dataset", "backbone", "strategy"].filter((name) => !board.by.includes(name)).map((name) => {
       const [used, any] = [values(board.rowsUsed, name), values(board.rowsAny, name)];
-      const names = used.length > 3 ? "" : ` (${used.map((code) => data.labels[name][code]).join(", ")})`;
-      return used.length === any.length ? plural(any.length, name) : `${used.length} of ${plural(any.length, name)}${names}`;
+      const whole = used.length === any.length;
+      const named = used.length <= 3 && (name === "dataset" || !whole);
+      return `${whole ? "" : `${used.length} of `}${plural(any.length, name)}${named ? ` (${used.map((code) => data.labels[name][code]).join(", ")})` : ""}`;
     });
     const settings = values(board.rowsUsed, "amount").map((amount) => {
       const sizes = values(board.rowsUsed.filter((row) => data.columns.amount[row] === amount), "size");
