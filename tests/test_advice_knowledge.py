@@ -189,6 +189,13 @@ def test_a_budget_is_a_time_with_its_unit() -> None:
             parse_budget(wrong)
 
 
+def test_views_of_the_same_patients_are_left_out_together(tmp_path: Path) -> None:
+    names = {"a": "organamnist", "b": "organcmnist"}
+    folder = reference(tmp_path / "r", lambda one: one | {"dataset": names.get(one["dataset"], one["dataset"])})
+    known = {task.dataset for task in read([folder]).tasks}
+    assert {task.dataset for task in read([folder], ["organamnist"]).tasks} == known - set(names.values())
+
+
 def test_too_little_to_learn_from_is_a_clear_error(tmp_path: Path) -> None:
     folder = reference(tmp_path / "r")
     with pytest.raises(UsageError, match=r'--leave-out aa: not in the reference\. Did you mean "a"'):

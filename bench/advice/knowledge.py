@@ -18,6 +18,7 @@ from bench.contract import Backbone, Protocol
 from bench.errors import UsageError, nearest
 from bench.report.frames import apart, current, ok, read_rows
 from bench.report.protocols import recipe
+from bench.report.same_images import judged_on
 from bench.rules import LIMITS
 
 TASK = ["dataset", "size", "fraction", "per_class"]
@@ -94,15 +95,17 @@ class Knowledge:
 
 
 def read(folders: Sequence[Path], leave_out: Collection[str] = ()) -> Knowledge:
-    """The knowledge in results folders, less the datasets in `leave_out`. Ensembles, shifts, imported predictions and
-    strategies that adapt to test images are no part of it. Raises UsageError where too little is left."""
+    """The knowledge in results folders, less the datasets in `leave_out` and those of the same patients. Ensembles,
+    shifts, imported predictions and strategies that adapt to test images are no part of it. Raises UsageError where too
+    little is left."""
     rows = pd.concat([read_rows(folder) for folder in folders], ignore_index=True)
     runs = [_json(folder / "run.json") for folder in folders]
     audits = {name: found for folder in folders for name, found in _json(folder / "datasets.json").items()}
     if unknown := [name for name in leave_out if name not in set(rows["dataset"])]:
         raise UsageError(f"--leave-out {unknown[0]}: not in the reference.{nearest(unknown[0], set(rows['dataset']))}")
 
-    rows = rows[~rows["dataset"].isin(list(leave_out)) & rows["target"].isna() & (rows["size"] > 0)]
+    gone = rows["dataset"].map(judged_on).isin(list(map(judged_on, leave_out)))
+    rows = rows[~gone & rows["target"].isna() & (rows["size"] > 0)]
     networks = ok(current(_one_budget(_asked_for(apart(rows)[0]))))
     usable = networks[~networks["transductive"].fillna(False).astype(bool)]
     notes = []
