@@ -41,9 +41,16 @@ def main() -> None:
     on = ok(of_two).groupby("strategy")[["dataset", "backbone"]].apply(lambda part: len(part.drop_duplicates()))
     both = of_two[of_two["strategy"].isin(on.index[on == on.max()])]  # not co_tuning, which one of them cannot have
     strategies("all strategies, 10 images a class, 28 px, two networks", both)
+    some = networks.query("size == 28 and per_class == 50")
+    strategies("50 images a class, 28 px, two networks", some)
+    strategies("the same at 10 images a class", of_two[of_two["strategy"].isin(some["strategy"])])
+    every = networks.query("size == 28 and per_class.isna()")
+    whole = ok(every).groupby(["dataset", "backbone"])["strategy"].transform("nunique") == core["strategy"].nunique()
+    if whole.any():
+        strategies("all images, 28 px, where all strategies were run", ok(every)[whole])
     ensembles(core, made)
     print("  beside the networks of all strategies:", *headline_of(few, made), sep="\n  ")
-    published(networks.query("size == 28 and per_class.isna()"))
+    published(every)
 
 
 def strategies(title: str, rows: pd.DataFrame) -> None:
