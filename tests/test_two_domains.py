@@ -12,6 +12,7 @@ from rich.console import Console
 
 from bench import store
 from bench.contract import Protocol
+from bench.errors import UsageError
 from bench.executors import execute
 from bench.plan import Plan, make_plan
 from bench.selection import SELECTIONS, chosen
@@ -108,13 +109,19 @@ def test_other_natural_images_make_another_cell_where_they_are_used(tmp_path: Pa
     assert paired[0] != paired[1]
 
 
-def test_natural_images_that_are_not_there_fail_their_own_cells_alone(tmp_path: Path) -> None:
-    wanted = matrix(
-        tmp_path, datasets=("phantom-radiograph",), strategies=("full_finetune", "mmd"), natural="folder:nowhere"
-    )
-    plan = make_plan(wanted, CHECKOUT)
+def test_natural_images_that_cannot_be_read_fail_their_own_cells_alone(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    facts = {"datasets": ("phantom-radiograph",), "strategies": ("full_finetune", "mmd")}
+    plan = make_plan(matrix(tmp_path, natural=f"folder:{tmp_path / 'empty'}", **facts), CHECKOUT)
     assert [bool(cell.error) for cell in plan.cells] == [False, True]
-    assert "nowhere" in plan.cells[1].error
+    assert "empty" in plan.cells[1].error
+
+
+def test_a_mistyped_path_of_natural_images_ends_the_command(tmp_path: Path) -> None:
+    facts = {"datasets": ("phantom-radiograph",), "strategies": ("full_finetune", "mmd")}
+    for natural in ("folder:nowhere", "npz:nowhere.npz"):
+        with pytest.raises(UsageError, match=r"nowhere.*: no such .*Check the path"):
+            make_plan(matrix(tmp_path, natural=natural, **facts), CHECKOUT)
 
 
 def test_a_transductive_strategy_is_marked_in_its_row(tmp_path: Path) -> None:
