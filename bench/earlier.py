@@ -7,15 +7,10 @@ from collections import Counter
 import pandas as pd
 
 from bench.plan import Cell, Plan
-from bench.report.frames import CELL, ok
+from bench.report.frames import CELL, MADE_FROM, ok
 from bench.report.planned import keys
 
-HASHES = {
-    "source_hash": "source of the strategy",
-    "weights_hash": "weights",
-    "data_hash": "images or split",
-    "second_hash": "second domain",
-}
+HASHES = MADE_FROM | {"second_hash": "second domain"}
 
 
 def earlier(plan: Plan) -> str:

@@ -17,7 +17,7 @@ from scipy.stats import t as student
 
 from bench.errors import UsageError
 from bench.report.delong import image_variance
-from bench.report.frames import CELL, IDENTITY, current, ok, read_rows
+from bench.report.frames import CELL, IDENTITY, MADE_FROM, current, ok, read_rows
 from bench.report.intervals import LEVEL, Noise, seed_noise
 from bench.report.predictions import Predicted, read
 from bench.report.same_images import judged_on
@@ -30,9 +30,7 @@ NAMED = 5
 """Cells that a failure names."""
 BROKEN = ("failed", "oom", "diverged")
 ORIGINS = {
-    "source_hash": "source of the strategy",
-    "weights_hash": "weights",
-    "data_hash": "images or split",
+    **MADE_FROM,
     "hparams": "hyperparameters chosen",
     "epochs": "epochs",
     "trials": "trials",

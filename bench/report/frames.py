@@ -19,6 +19,8 @@ from bench.trial import problem
 
 CELL = ["dataset", "backbone", "strategy", "size", "fraction", "per_class"]
 IDENTITY = [*CELL, "seed"]
+MADE_FROM = {"source_hash": "source of the strategy", "weights_hash": "weights", "data_hash": "images or split"}
+"""Columns of what a row was made from, in words."""
 REQUIRED = ["dataset", "backbone", "strategy", "size", "fraction", "seed", "status"]
 
 _TEXT, _INT, _FLOAT, _BOOL = "string", "Int64", "float64", "boolean"
