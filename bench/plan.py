@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from bench import ENGINE, registry, store
+from bench import registry, store
 from bench.backbones import resolve, too_small
 from bench.choices import Choice, chosen, valid
 from bench.config import Amount, Matrix
 from bench.contract import Backbone, Dataset, Info, Protocol, Strategy
 from bench.ensembles import Ensemble, ensembles, of_cells
 from bench.errors import MedtransferError, UsageError, brief, nearest, place, reading
+from bench.fingerprint import fingerprint
 from bench.imported import imported
 from bench.natural_reference import open_natural
 from bench.rules import is_range, shown
 from bench.shards import holds
-from bench.splits import too_few
+from bench.splits import one_left, too_few
 from bench.tune import check_ranges
 
 
@@ -193,17 +190,9 @@ def _few(matrix: Matrix, datasets: Mapping[str, Dataset]) -> list[str]:
     said = []
     for name, labels in known.items():
         classes = datasets[name].info.classes
-        notes = (too_few(labels, classes, asked) if asked else "", _one_left(labels, classes, least))
+        notes = (too_few(labels, classes, asked) if asked else "", one_left(labels, classes, least, matrix.split_seed))
         said += [f"{name}: {note}" for note in notes if note]
     return said
-
-
-def _one_left(labels: np.ndarray, classes: Sequence[str], fraction: float) -> str:
-    """What to say where this share of a class is one training image though it has more; else "". The largest such class
-    is named."""
-    counts = labels.sum(0) if labels.ndim == 2 else np.bincount(labels, minlength=len(classes))
-    left = [(int(n), name) for n, name in zip(counts, classes, strict=False) if n > 1 and round(fraction * n) < 2]
-    return 'fraction {:g} leaves 1 of {} training images of "{}"'.format(fraction, *max(left)) if left else ""
 
 
 def _check_settings(strategy: Strategy, settings: Mapping[str, Any]) -> None:
@@ -255,7 +244,7 @@ def _cell(
         pixels=pixels,
         split_seed=matrix.split_seed,
         workspace=workspace,
-        fingerprint=_fingerprint(matrix, choice, pixels, hashes, dataset),
+        fingerprint=fingerprint(matrix, choice, pixels, hashes, dataset),
         seeds=matrix.seeds,
         hashes=hashes,
         info=dataset.info if dataset else None,
@@ -302,43 +291,6 @@ def _natural(matrix: Matrix, strategies: Iterable[Strategy], workspace: Path) ->
         raise
     except MedtransferError as error:
         return "unknown", str(error)
-
-
-def _fingerprint(
-    matrix: Matrix, choice: Choice, pixels: int, hashes: Mapping[str, str], dataset: Dataset | None
-) -> str:
-    """The first 20 hex digits of the sha256 of the canonical JSON of all that determines a cell's result."""
-    # Not `asdict`, which copies: there may be a hundred thousand cells. The weights' hash counts, not where they were.
-    # Names do, since a row says them: two datasets of equal content, or training from scratch beside two files of
-    # weights for one network, are two rows.
-    network = {key: value for key, value in vars(choice.backbone).items() if key not in ("weights", "name")}
-    protocol = dict(vars(matrix.protocol))
-    if not (dataset and dataset.target):
-        del protocol["selection"]  # there is one way only
-    if not matrix.protocol.views:
-        del protocol["views"]  # none is what there was before there were any
-    facts = {
-        "engine": ENGINE,
-        "backbone": network | {"label": choice.backbone.label},
-        "dataset": choice.dataset,
-        "strategy": choice.strategy,
-        "settings": matrix.settings.get(choice.strategy, {}),
-        "size": choice.size,
-        "source_size": pixels,
-        "amount": vars(choice.amount),
-        "split_seed": matrix.split_seed,
-        "protocol": protocol,
-        **hashes,
-    }
-    # What has changed for these cells alone since ENGINE was raised last: to be deleted when it is raised next.
-    if matrix.protocol.patience:
-        facts["patience"] = "two looks"
-    if dataset and dataset.info.kind == "multi-label" and choice.amount.fraction < 1:
-        facts["amount"] = vars(choice.amount) | {"of": "all images"}
-    # What cannot be read has no hash to tell it from others: its failed rows would take each other's place.
-    unknown = {"weights_hash": choice.backbone.weights, "data_hash": choice.dataset, "second_hash": matrix.natural}
-    facts |= {key: f"unknown {unknown[key]}" for key, value in hashes.items() if value == "unknown"}
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:20]
 
 
 def _obstacle(strategy: Strategy, info: Info, backbone: Backbone, size: int) -> tuple[str, str]:

@@ -90,6 +90,15 @@ def too_few(labels: np.ndarray, classes: Sequence[str], per_class: int) -> str:
     return f'"{classes[fewest]}" has {counts[fewest]} training images: {per_class} a class is all of them'
 
 
+def one_left(labels: np.ndarray, classes: Sequence[str], fraction: float, seed: int) -> str:
+    """What to say where this share of a class, or label, is one training image though it has more; else "". The largest
+    such class is named."""
+    drawn = labels[training_subset(labels, fraction, None, seed)]
+    counts, left = (_members(part)[:, : len(classes)].sum(0) for part in (labels, drawn))
+    found = [(int(n), name) for n, few, name in zip(counts, left, classes, strict=False) if few == 1 < n]
+    return 'fraction {:g} leaves 1 of {} training images of "{}"'.format(fraction, *max(found)) if found else ""
+
+
 def _members(labels: np.ndarray) -> np.ndarray:
     """bool [N, K]: which image has which class, or which label with "no label" as the last column."""
     labels = np.asarray(labels)

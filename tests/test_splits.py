@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.errors import UsageError
-from bench.splits import TRAIN_VAL, make_splits, too_few, training_subset
+from bench.splits import TRAIN_VAL, make_splits, one_left, too_few, training_subset
 
 
 @settings(max_examples=60, deadline=None)
@@ -92,6 +92,16 @@ def test_a_class_with_fewer_images_than_asked_for_is_named() -> None:
     assert too_few(labels, ("a", "b", "c"), 10) == '"c" has 3 training images: 10 a class is all of them'
     columns = np.array([[1, 1], [1, 0], [0, 0]], dtype=np.uint8)
     assert too_few(columns, ("a", "b"), 2) == '"b" has 1 training images: 2 a class is all of them'
+
+
+def test_a_fraction_that_leaves_one_image_of_a_class_or_label_names_it() -> None:
+    labels = np.repeat([0, 1, 2], [100, 40, 1])
+    assert one_left(labels, ("a", "b", "c"), 0.03, 0) == 'fraction 0.03 leaves 1 of 40 training images of "b"'
+    assert one_left(labels, ("a", "b", "c"), 0.5, 0) == ""
+    columns = np.zeros((200, 2), dtype=np.uint8)
+    columns[:, 0], columns[:2, 1] = 1, 1
+    seed = next(seed for seed in range(50) if (training_subset(columns, 0.5, None, seed) < 2).sum() == 1)
+    assert one_left(columns, ("a", "b"), 0.5, seed) == 'fraction 0.5 leaves 1 of 2 training images of "b"'
 
 
 def test_multi_label_subsets_have_each_label_and_none() -> None:
