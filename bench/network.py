@@ -34,10 +34,15 @@ class Network(nn.Module):
 def set_modes(net: nn.Module) -> None:
     """Train mode, but eval for every module of which nothing is trainable: a frozen BatchNorm in train mode would go on
     drifting, since its running statistics are no parameters."""
-    parameters = list(net.parameters())
-    if parameters and not any(p.requires_grad for p in parameters):
-        net.eval()
-        return
+    _set_modes(net)
+
+
+def _set_modes(net: nn.Module) -> bool | None:
+    """Whether any of its parameters is trainable; None where it has none."""
     net.training = True
-    for child in net.children():
-        set_modes(child)
+    states = [_set_modes(child) for child in net.children()]
+    states += [parameter.requires_grad for parameter in net.parameters(recurse=False)]
+    known = [state for state in states if state is not None]
+    if known and not any(known):
+        net.eval()
+    return any(known) if known else None

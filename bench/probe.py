@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -97,7 +98,18 @@ def probe_head(task: Task, run: Run) -> tuple[Tensor, Tensor]:
     regression on standardised features, solved, of several penalties the best on val by bench.best.
 
     Solved, and not trained for a share of the epochs: with few images these have few steps, and a head that is nearly
-    random would distort the features as if there had been no probe. Nothing is drawn: all seeds start from the same."""
+    random would distort the features as if there had been no probe. Nothing is drawn: all trials and seeds start from
+    the same one, which is solved once."""
+    run.meter.images_seen += len(task.train)
+    # The stage's own number of epochs has no part in it.
+    key = ("probe", run.backbone, run.size, task.train.key, task.val.key, replace(run.protocol, epochs=0))
+    if key not in run.memory:
+        run.memory[key] = _best_head(task, run)
+    weight, bias = cast(tuple[Tensor, Tensor], run.memory[key])
+    return weight.clone(), bias.clone()
+
+
+def _best_head(task: Task, run: Run) -> tuple[Tensor, Tensor]:
     train, val = run.features(task.train), run.features(task.val)
     centre, scale = standardisation(train)
     inputs, targets = (train - centre) / scale, _targets(task, run.protocol.label_smoothing)
@@ -106,7 +118,6 @@ def probe_head(task: Task, run: Run) -> tuple[Tensor, Tensor]:
         weight, bias = _solved(inputs, targets, task, penalty)
         weight = weight / scale[:, None]  # the standardisation is folded into the head
         heads.append((weight, bias - centre @ weight))
-    run.meter.images_seen += len(task.train)
     scores = [val_scores(val @ weight + bias, task.val, task) for weight, bias in heads]
     weight, bias = heads[in_order(scores, margin_of(task, run.protocol))[0]]
     return weight.T.contiguous(), bias

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -69,9 +70,8 @@ class Run:
 
     def network(self, outputs: int, pretrained: bool = True) -> Network:
         """A private, trainable copy of the backbone with a fresh linear head, both on the device."""
-        features = build_features(self.backbone, self.seed, pretrained)
-        net = Network(features, width_of(self.backbone), outputs, self.seed)
-        return net.to(self.device).to(memory_format=self.computing.layout)
+        net = Network(self._features(pretrained), width_of(self.backbone), outputs, self.seed)
+        return net.to(self.device)
 
     def fresh(self, seed: int, report: Report | None = None) -> Run:
         """The same run for another fit: its own seed and meter."""
@@ -113,12 +113,28 @@ class Run:
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         return self.computing.autocast(self.device)
 
+    def _features(self, pretrained: bool) -> nn.Module:
+        """A copy of the shared backbone, or of the one that was drawn last, which all trials share: to make a network
+        takes longer than some fits."""
+        if pretrained and self.backbone.weights != "random":
+            return copy.deepcopy(self.frozen()).train().requires_grad_(True)
+        key = ("drawn", self.backbone, self.computing)
+        seed, drawn = cast(tuple[int | None, nn.Module | None], self.memory.get(key, (None, None)))
+        if drawn is None or seed != self.seed:
+            drawn = self._made(self.seed, pretrained=False)
+            self.memory[key] = (self.seed, drawn)
+        return copy.deepcopy(drawn)
+
+    def _made(self, seed: int, pretrained: bool) -> nn.Module:
+        features = build_features(self.backbone, seed, pretrained)
+        return features.to(self.device).to(memory_format=self.computing.layout)
+
     def frozen(self) -> nn.Module:
         """The backbone as pretrained (random weights: as seed 0 draws them), shared, in eval mode and without
         gradients. Not to be changed."""
         key = ("frozen", self.backbone, self.computing)
         if key not in self.memory:
-            net = build_features(self.backbone, seed=0).to(self.device).to(memory_format=self.computing.layout)
+            net = self._made(seed=0, pretrained=True)
             self.memory[key] = lend(net.eval().requires_grad_(False), [*net.parameters(), *net.buffers()])
         return self.unspoiled(key, "the shared backbone")  # type: ignore[return-value]
 

@@ -1,0 +1,49 @@
+"""What is shared between fits so that it is made once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from bench import probe
+from bench.backbones import build_features
+from bench.check import BACKBONE, new_run, phantom_task
+from bench.contract import Protocol
+
+
+def test_networks_of_a_run_are_as_built_and_share_nothing() -> None:
+    for backbone in (BACKBONE, replace(BACKBONE, model="bundled:resnet", weights="bundled:resnet")):
+        run = new_run(backbone=backbone)
+        for seed, pretrained in ((0, True), (0, True), (1, True), (1, False), (0, False)):
+            one = run.fresh(seed).network(2, pretrained)
+            built = build_features(backbone, seed, pretrained)
+            assert one.features.training
+            assert all(p.requires_grad for p in one.parameters())
+            for name, value in built.state_dict().items():
+                assert torch.equal(one.features.state_dict()[name], value), (backbone.label, seed, name)
+            with torch.no_grad():
+                for parameter in one.parameters():
+                    parameter.zero_()  # what is shared would be so in the next one
+
+
+def test_a_probe_is_solved_once_for_all_fits_that_start_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    solved = []
+    monkeypatch.setattr(probe, "PENALTIES", (0.1,))
+    original = probe._solved
+    monkeypatch.setattr(probe, "_solved", lambda *given: solved.append(1) or original(*given))
+    task, run = phantom_task("binary"), new_run()
+    heads = []
+    for seed in (0, 1):
+        own = run.fresh(seed)
+        net, rest = probe.probed_network(task, own)
+        heads.append(net.head.weight.detach().clone())
+        with torch.no_grad():
+            net.head.weight.zero_()
+        assert (own.meter.images_seen, rest.protocol.epochs) == (len(task.train), 1)
+    assert len(solved) == 1
+    assert torch.equal(*heads)
+    smoothed = replace(run, protocol=Protocol(label_smoothing=0.3))
+    assert not torch.equal(probe.probe_head(task, smoothed)[0], heads[0])
+    assert len(solved) == 2
