@@ -26,6 +26,7 @@ class Adaptation(FineTune):
     natural images, which the pretrained features come from. Cost: twice that of full fine-tuning."""
 
     family = "domain adaptation"
+    steady = True
     second_domain = True
     trade_off: ClassVar[tuple[float, float, float]] = (0.1, 1.0, 10.0)
     """Lowest, default and highest weight of the gap."""
@@ -53,19 +54,53 @@ class Adaptation(FineTune):
         """What is to become small, from the pooled features float32 [B, D] of labelled and of second images."""
         raise NotImplementedError
 
+    def before(self, net: Network, images: int) -> None:
+        net.memo["second"].draw(images)
+
     def stepped(self, net: Network, hparams: Hparams, step: Step) -> None:
         net.memo["progress"] = step.progress
 
 
-def second_images(task: Task, run: Run) -> Iterator[Tensor]:
-    """Endless raw uint8 images [1, C, H, W] of the second domain, in an order drawn anew for every pass."""
-    second = second_of(task)
+class Second:
+    """Endless images of the second domain, in an order drawn anew for every pass."""
+
+    def __init__(self, images: Images, seed: int) -> None:
+        self.images = images
+        self.order = _passes(len(images), seed)
+        self.places: dict[int, Tensor] = {}
+        self.drawn: Tensor | None = None
+        """int64: those of a step, where a recorded step reads them."""
+        self.given = 0
+
+    def draw(self, count: int) -> None:
+        """The images of a step to come: `take` gives these."""
+        index = torch.stack([next(self.order) for _ in range(count)])
+        self.drawn = self.places.setdefault(count, torch.empty_like(index, device=self.images.device))
+        self.drawn.copy_(index)
+        self.given = 0
+
+    def take(self, count: int) -> Tensor:
+        """The next raw uint8 images [count, C, H, W]. A step that did not fit in memory takes its images once more, in
+        parts."""
+        if self.drawn is None:
+            index = torch.stack([next(self.order) for _ in range(count)]).to(self.images.device)
+            return self.images.batch(index)[0]
+        if self.given + count > len(self.drawn):
+            self.given = 0
+        self.given += count
+        return self.images.batch(self.drawn[self.given - count : self.given])[0]
+
+
+def _passes(images: int, seed: int) -> Iterator[Tensor]:
     # Not the seed of the labelled images' order: two domains may show the same scenes in the same order, and a step
     # that sees them in pairs would know what no one knows.
-    generator = torch.Generator().manual_seed(run.seed + 1)
+    generator = torch.Generator().manual_seed(seed + 1)
     while True:
-        for index in torch.randperm(len(second), generator=generator).split(run.protocol.batch_size):
-            yield from second.batch(index.to(run.device))[0].split(1)
+        yield from torch.randperm(images, generator=generator)
+
+
+def second_images(task: Task, run: Run) -> Second:
+    return Second(second_of(task), run.seed)
 
 
 def both_domains(net: Network, images: Tensor, run: Run) -> tuple[Tensor, Tensor]:
@@ -77,8 +112,7 @@ def both_domains(net: Network, images: Tensor, run: Run) -> tuple[Tensor, Tensor
 
 def next_second(net: Network, count: int, run: Run) -> Tensor:
     """The next `count` images of the second domain, normalised, from `second` in the network's memo."""
-    stream = net.memo["second"]
-    return run.prepare(torch.cat([next(stream) for _ in range(count)]))
+    return run.prepare(net.memo["second"].take(count))
 
 
 def second_of(task: Task) -> Images:

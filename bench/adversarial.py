@@ -24,7 +24,7 @@ HIDDEN = 1024
 
 class _Reverse(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, strength: float) -> Tensor:
+    def forward(ctx: Any, inputs: Tensor, strength: float | Tensor) -> Tensor:
         ctx.strength = strength
         return inputs.view_as(inputs)
 
@@ -33,7 +33,7 @@ class _Reverse(torch.autograd.Function):
         return -ctx.strength * gradients[0], None
 
 
-def reverse(inputs: Tensor, strength: float) -> Tensor:
+def reverse(inputs: Tensor, strength: float | Tensor) -> Tensor:
     """The same values, whose gradient is multiplied by -`strength`."""
     return _Reverse.apply(inputs, strength)
 
@@ -67,14 +67,20 @@ class Accuracy:
 
     def __init__(self) -> None:
         self.epochs: list[float] = []
-        self._right: list[Tensor] = []
+        self._right: Tensor | None = None
+        """float32 [2]: images told right, and all."""
 
     def add(self, logits: Tensor, of_second: Tensor) -> None:
-        self._right.append(((logits[:, 0] > 0) == (of_second > 0.5)).float().detach())
+        right = ((logits[:, 0] > 0) == (of_second > 0.5)).float().detach()
+        if self._right is None:
+            self._right = right.new_zeros(2)
+        self._right += torch.stack([right, torch.ones_like(right)]).sum(1)
 
     def end_epoch(self) -> None:
-        self.epochs.append(float(torch.cat(self._right).mean()))
-        self._right.clear()
+        assert self._right is not None
+        right, images = self._right
+        self.epochs.append(float(right / images))
+        self._right.zero_()
 
 
 class Adversarial(Adaptation):
@@ -85,6 +91,7 @@ class Adversarial(Adaptation):
     reversal's strength rises from 0 to 1, and the learning rate is annealed, in the place of the protocol's warm-up and
     schedule; both go by the planned steps."""
 
+    steady = True
     lr = (3e-4, 3e-3, 3e-2)  # annealed it is a third of that on average, and a slow backbone fools no discriminator
 
     def seen(self, net: Network, task: Task) -> int:
@@ -94,7 +101,7 @@ class Adversarial(Adaptation):
     def build(self, task: Task, hparams: Hparams, run: Run) -> Network:
         net = super().build(task, hparams, run)
         adversary = discriminator(self.seen(net, task), run.seed).to(run.device)
-        net.memo |= {"discriminator": adversary, "accuracy": Accuracy()}
+        net.memo |= {"discriminator": adversary, "accuracy": Accuracy(), "strength": torch.zeros((), device=run.device)}
         return net
 
     def param_groups(self, net: Network, task: Task, hparams: Hparams, run: Run, epoch: int) -> list[Group]:
@@ -108,12 +115,13 @@ class Adversarial(Adaptation):
         """The discriminator's loss on what it sees [B, D] of labelled and of second images, with the gradient on the
         way to them reversed."""
         of_second = torch.cat([ours.new_zeros(len(ours)), theirs.new_ones(len(theirs))])
-        logits = net.memo["discriminator"](reverse(torch.cat([ours, theirs]), strength(net.memo["progress"])))
+        logits = net.memo["discriminator"](reverse(torch.cat([ours, theirs]), net.memo["strength"]))
         net.memo["accuracy"].add(logits, of_second)
         return domain_loss(logits, of_second, weights)
 
     def stepped(self, net: Network, hparams: Hparams, step: Step) -> None:
         super().stepped(net, hparams, step)
+        net.memo["strength"].fill_(strength(step.progress))
         if step.ends_epoch:
             net.memo["accuracy"].end_epoch()
 

@@ -5,6 +5,8 @@ the caller."""
 from __future__ import annotations
 
 import math
+from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +16,15 @@ from torch.nn import functional
 LUMA = (0.299, 0.587, 0.114)
 HED = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
 """How much haematoxylin, eosin and DAB absorb of red, green and blue (Ruifrok & Johnston 2001)."""
-TO_HED = np.linalg.inv(HED).tolist()
+TO_HED = tuple(map(tuple, np.linalg.inv(HED).tolist()))
+ACROSS = ((0.0, -1.0, 1.0), (1.0, 0.0, -1.0), (-1.0, 1.0, 0.0))
+"""The cross product with the gray axis, times the square root of 3."""
+
+
+@cache
+def _constant(values: tuple[Any, ...], device: torch.device) -> Tensor:
+    """float32, sent to a GPU once: sending waits for it."""
+    return torch.tensor(values, device=device)
 
 
 def uniform(count: int, low: float, high: float, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -51,7 +61,7 @@ def colour_jitter(images: Tensor, strength: float, generator: torch.Generator) -
 
 def gray(images: Tensor) -> Tensor:
     """[N, 1, H, W]; of gray images themselves."""
-    return (images * torch.tensor(LUMA, device=images.device)[:, None, None]).sum(1, keepdim=True)
+    return (images * _constant(LUMA, images.device)[:, None, None]).sum(1, keepdim=True)
 
 
 def blend(images: Tensor, base: Tensor, factor: Tensor) -> Tensor:
@@ -67,10 +77,10 @@ def warp(images: Tensor, matrix: Tensor) -> Tensor:
     return functional.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-def shifted(images: Tensor, down: Tensor, right: Tensor, fill: Tensor) -> Tensor:
-    """Each image taken from `down` and `right` of where it stands, int64 [N] pixels; what is taken from outside it is
-    `fill` [N, C, 1, 1]. One index into the view of all windows of the padded images."""
-    side, pad = images.shape[-1], int(torch.stack([down, right]).abs().max())
+def shifted(images: Tensor, down: Tensor, right: Tensor, fill: Tensor, most: int) -> Tensor:
+    """Each image taken from `down` and `right` of where it stands, int64 [N] pixels from -`most` to `most`; what is
+    taken from outside it is `fill` [N, C, 1, 1]. One index into the view of all windows of the padded images."""
+    side, pad = images.shape[-1], most
     padded = fill.repeat(1, 1, side + 2 * pad, side + 2 * pad)
     padded[..., pad : pad + side, pad : pad + side] = images
     windows = padded.unfold(2, side, 1).unfold(3, side, 1)
@@ -93,7 +103,7 @@ def turn_hue(images: Tensor, degrees: Tensor) -> Tensor:
     """Colours turned about the gray axis: the hue (its angle in the plane across that axis) moves by exactly that, the
     mean of red, green and blue and the colourfulness stay. RGB only."""
     angle = degrees.view(-1, 1, 1).deg2rad()
-    across = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]], device=images.device) / math.sqrt(3)
+    across = _constant(ACROSS, images.device) / math.sqrt(3)
     matrix = angle.cos() * torch.eye(3, device=images.device) + angle.sin() * across + (1 - angle.cos()) / 3
     return torch.einsum("ndc,nchw->ndhw", matrix, images)
 
@@ -102,10 +112,10 @@ def stain(images: Tensor, factor: Tensor, plus: Tensor) -> Tensor:
     """The amount of each stain (haematoxylin, eosin, DAB), as optical density, times `factor` and `plus` some more,
     both [N, 3, 1, 1]. RGB only."""
     density = -images.clamp_min(1 / 255).log()
-    amount = torch.einsum("cs,nchw->nshw", torch.tensor(TO_HED, device=images.device), density)
+    amount = torch.einsum("cs,nchw->nshw", _constant(TO_HED, images.device), density)
     change = amount * (factor - 1) + plus
     # Only the change is carried over, so that what is not changed stays as it was, black included.
-    return images * (-torch.einsum("sc,nshw->nchw", torch.tensor(HED, device=images.device), change)).exp()
+    return images * (-torch.einsum("sc,nshw->nchw", _constant(HED, images.device), change)).exp()
 
 
 def light(images: Tensor, strength: Tensor, degrees: Tensor) -> Tensor:

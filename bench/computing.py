@@ -29,8 +29,11 @@ from bench.backbones import build_features
 from bench.cache import cache_folder
 from bench.contract import Backbone
 from bench.errors import DataError
+from bench.replay import Replay
 
 STEPS, BATCH = 3, 16
+GPU_STEPS, GPU_BATCH = 10, 128
+"""A GPU is asked for replayed steps, as training does, and for as many images as fill it."""
 LEAD = 1.05
 """The first way is kept where another one is not faster by this: that much is noise."""
 
@@ -68,18 +71,21 @@ def chosen(backbone: Backbone, size: int, where: torch.device) -> Computing:
     or measured now, in some steps on noise; the usual way where memory suffices for none, since training may go on in
     smaller batches. Raises what building the network does."""
     try:
-        return _remembered(backbone, size, where)
+        with device.own_stream(where):
+            return _remembered(backbone, size, where)
     except RuntimeError as error:
         if not device.out_of_memory(error):
             raise
-    text = "%s at %d px: how it trains fastest cannot be measured, since %d images do not fit in memory"
-    log.warning(text, backbone.label, size, BATCH)
+    text = "%s at %d px: how it trains fastest cannot be measured, since memory does not suffice"
+    log.warning(text, backbone.label, size)
     return ways(where)[0]
 
 
 def _remembered(backbone: Backbone, size: int, where: torch.device) -> Computing:
     drawn = replace(backbone, weights="random", mean=None, std=None, name="")  # which do not matter
-    facts = (drawn, size, device.describe(where), torch.get_num_threads(), torch.__version__)
+    facts: tuple[object, ...] = (drawn, size, device.describe(where), torch.get_num_threads(), torch.__version__)
+    if where.type == "cuda":
+        facts += (GPU_STEPS, GPU_BATCH)
     name = hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
     try:
         path = cache_folder("computing") / f"{name}.json"
@@ -99,7 +105,8 @@ def _measured(backbone: Backbone, size: int, where: torch.device) -> dict[Comput
     Raises torch.OutOfMemoryError where none does."""
     steps = {way: _step(backbone, size, where, way) for way in ways(where)}
     taken: dict[Computing, list[float]] = {way: [] for way in steps}
-    for _ in range(STEPS + 1):
+    warm = 3 if where.type == "cuda" else 1
+    for _ in range(warm + (GPU_STEPS if where.type == "cuda" else STEPS)):
         for way in list(steps):
             if (spent := _seconds(steps[way])) is None:
                 del steps[way]  # and its network
@@ -108,14 +115,14 @@ def _measured(backbone: Backbone, size: int, where: torch.device) -> dict[Comput
                 taken[way].append(spent)
     if not steps:
         raise torch.OutOfMemoryError("out of memory in every way")
-    return {way: min(taken[way][1:]) for way in steps}
+    return {way: min(taken[way][warm:]) for way in steps}
 
 
-def _seconds(step: Callable[[], None]) -> float | None:
+def _seconds(step: Callable[[], Tensor]) -> float | None:
     """None where memory runs out."""
     started = time.perf_counter()
     try:
-        step()
+        step().item()  # waits for a GPU
     except RuntimeError as error:
         if not device.out_of_memory(error):
             raise
@@ -123,21 +130,23 @@ def _seconds(step: Callable[[], None]) -> float | None:
     return time.perf_counter() - started
 
 
-def _step(backbone: Backbone, size: int, where: torch.device, way: Computing) -> Callable[[], None]:
+def _step(backbone: Backbone, size: int, where: torch.device, way: Computing) -> Replay:
     @cache
     def made() -> tuple[nn.Module, Tensor]:
         net = build_features(backbone, seed=0, pretrained=False).train().to(where).to(memory_format=way.layout)
-        noise = torch.rand(BATCH, 3, size, size, generator=torch.Generator().manual_seed(0))
+        batch = GPU_BATCH if where.type == "cuda" else BATCH
+        noise = torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(0))
         return net, noise.to(where).contiguous(memory_format=way.layout)
 
-    def step() -> None:
+    def step() -> Tensor:
         net, images = made()
+        net.zero_grad(set_to_none=True)
         with way.autocast(where):
             loss = functional.mse_loss(found := net(images).float(), torch.zeros_like(found))
         loss.backward()
-        loss.item()  # waits for a GPU
+        return loss.detach()
 
-    return step
+    return Replay(step, where)
 
 
 def _read(path: Path) -> Computing | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import platform
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from bench import clock
 from bench.errors import UsageError
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
@@ -52,10 +54,19 @@ def precisions(device: torch.device) -> list[str]:
 
 def set_up(device: torch.device, deterministic: bool) -> None:
     """Make this process ready for training. To be called before a GPU is first used."""
+    clock.watch(device)
     if device.type == "cpu":
         keep_freed_memory()
+    if device.type == "cuda":
+        torch.cuda.set_stream(torch.cuda.Stream(device))  # see own_stream
     if deterministic:
         make_deterministic(device)
+
+
+def own_stream(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Within it a GPU takes work in a stream that is not the default one, on which nothing can be recorded
+    (bench.replay)."""
+    return torch.cuda.stream(torch.cuda.Stream(device)) if device.type == "cuda" else contextlib.nullcontext()
 
 
 def make_deterministic(device: torch.device) -> None:
@@ -82,6 +93,14 @@ def keep_freed_memory(keep: bool = True) -> None:
     mallopt(M_TRIM_THRESHOLD, -1 if keep else 64 * 2**20)
 
 
+_lost: set[torch.device] = set()
+
+
+def lose(device: torch.device) -> None:
+    """From now on this process cannot use the device: torch is left in the middle of something."""
+    _lost.add(device)
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether torch could not get memory, on a GPU or a CPU."""
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in NO_MEMORY)
@@ -90,6 +109,8 @@ def out_of_memory(error: BaseException) -> bool:
 def works(device: torch.device) -> bool:
     """Whether this process can still use the device. An error on a GPU other than a lack of memory (an index out of
     range, say) is the answer to all that is asked of it from then on; only a new process gets rid of it."""
+    if device in _lost:
+        return False
     if device.type == "cuda":
         try:
             torch.cuda.synchronize(device)

@@ -7,16 +7,18 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pandas as pd
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from bench import computing, device, places, registry, store
 from bench.contract import SPLITS, Backbone, Dataset, Protocol
 from bench.errors import DataError, MedtransferError, UsageError, brief, reading
 from bench.plan import Cell, Plan
+from bench.replay import Replay
 from bench.run import Run
 from bench.validation import validated
 
@@ -29,6 +31,16 @@ SECOND = 2
 """How much more a training image costs where one of the second domain goes with it."""
 FORWARD_SHARE = 1 / 3
 """Forward alone, as a share of forward and backward: two of three passes are the gradients'."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What full fine-tuning takes."""
+
+    image: float
+    """Seconds of forward and backward for each image."""
+    fit: float = 0.0
+    """Seconds of a fit besides: on a GPU, until its steps are recorded."""
 
 
 def estimate(plan: Plan, where: torch.device) -> dict[str, float]:
@@ -46,7 +58,7 @@ def estimate(plan: Plan, where: torch.device) -> dict[str, float]:
 
 def _estimate(plan: Plan, where: torch.device) -> dict[str, float]:
     rates = _measured(plan, where)
-    calibrated: dict[tuple[str, int], float | None] = {}
+    calibrated: dict[tuple[str, int], Pace | None] = {}
     counts: dict[tuple[str, int], tuple[int, int, int] | None] = {}
     names = {cell.strategy for cell in plan.cells}
     strategies = {name: registry.load_strategy(name, plan.workspace) for name in names}  # finding one reads all files
@@ -72,14 +84,14 @@ def _estimate(plan: Plan, where: torch.device) -> dict[str, float]:
         if key[::2] not in calibrated:
             log.info("measuring %s at %d px, for the estimate of time", *key[::2])
             calibrated[key[::2]] = _calibrated(cell, where)
-        if (step := calibrated[key[::2]]) is None:
+        if (pace := calibrated[key[::2]]) is None:
             continue
         strategy = strategies[cell.strategy]
         if strategy.frozen:
-            seconds[cell.fingerprint] = step * FORWARD_SHARE * (trained + val + test)
+            seconds[cell.fingerprint] = pace.image * FORWARD_SHARE * (trained + val + test)
         else:
             trained_on = shown * (SECOND if strategy.second_domain else 1)
-            seconds[cell.fingerprint] = step * (trained_on + FORWARD_SHARE * evaluated)
+            seconds[cell.fingerprint] = pace.image * (trained_on + FORWARD_SHARE * evaluated) + pace.fit * fits
     return seconds
 
 
@@ -168,7 +180,7 @@ def _amount(images: int, cell: Cell) -> int:
     return max(1, round(images * cell.amount.fraction))
 
 
-def _calibrated(cell: Cell, where: torch.device) -> float | None:
+def _calibrated(cell: Cell, where: torch.device) -> Pace | None:
     """None where it cannot be measured. The cell is tried all the same: it may go on in smaller batches, or says itself
     what is wrong."""
     try:
@@ -180,19 +192,31 @@ def _calibrated(cell: Cell, where: torch.device) -> float | None:
         return None
 
 
-def calibrate(backbone: Backbone, size: int, protocol: Protocol, where: torch.device) -> float:
-    """Seconds an image of forward and backward: the faster of two steps after a warm-up, on noise."""
+def calibrate(backbone: Backbone, size: int, protocol: Protocol, where: torch.device) -> Pace:
+    """On noise: the fastest of a few steps after a warm-up. A GPU is asked for the protocol's batches, replayed as in
+    training (bench.replay)."""
     run = Run(replace(backbone, weights="random"), protocol, 0, size, where, computing.chosen(backbone, size, where))
-    net = run.network(outputs=2, pretrained=False).train()
-    images = torch.rand(CALIBRATION_BATCH, 3, size, size, device=where)
-    images = images.contiguous(memory_format=run.computing.layout)
-    labels = torch.zeros(CALIBRATION_BATCH, dtype=torch.int64, device=where)
-    times = []
-    for _ in range(3):
-        started = time.perf_counter()
-        with run.autocast():
-            loss = functional.cross_entropy(net(images).float(), labels)
-        loss.backward()
-        loss.item()  # waits for a GPU
-        times.append(time.perf_counter() - started)
-    return min(times[1:]) / CALIBRATION_BATCH
+    on_gpu = where.type == "cuda"
+    count = protocol.batch_size if on_gpu else CALIBRATION_BATCH
+    with device.own_stream(where):
+        net = run.network(outputs=2, pretrained=False).train()
+        images = torch.rand(count, 3, size, size, device=where)
+        images = images.contiguous(memory_format=run.computing.layout)
+        labels = torch.zeros(count, dtype=torch.int64, device=where)
+
+        def step() -> Tensor:
+            net.zero_grad(set_to_none=True)
+            with run.autocast():
+                loss = functional.cross_entropy(net(images).float(), labels)
+            loss.backward()
+            return loss.detach()
+
+        replay, times = Replay(step, where), []
+        warm, steps = (3, 5) if on_gpu else (1, 2)
+        for _ in range(warm + steps):
+            started = time.perf_counter()
+            replay().item()  # waits for a GPU
+            times.append(time.perf_counter() - started)
+    fastest = min(times[warm:])
+    # The first step of all also sets libraries up; that a fit has two shapes of batches more than makes up for it.
+    return Pace(fastest / count, 2 * (times[1] + times[2]) if on_gpu else 0.0)

@@ -4,6 +4,7 @@ both."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from inspect import isroutine
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -54,6 +55,11 @@ class FineTune(Strategy):
     """Trains the whole network by gradient descent on the task's loss; each hook is one thing a strategy may change."""
 
     family = "fine-tuning"
+    steady: ClassVar[bool] = True
+    """Whether a GPU may record a step and replay it, for several times the speed: what the class itself defines then
+    computes the same from the same tensors in every step of a call of `train`, and knows of the step, the epoch and
+    chance by tensors that are changed in place, and by the generator. Not inherited: a class that adds to a step has to
+    say so itself."""
     lr: ClassVar[tuple[float, float, float]] = (1e-4, 1e-3, 1e-2)
     """Lowest, default and highest learning rate (of the head), for Adam and AdamW; a matrix that trains by SGD sets
     its own range in [settings]."""
@@ -96,6 +102,10 @@ class FineTune(Strategy):
         """The scalar to minimise on one batch of normalised images."""
         return task_loss(net(images), labels, task, run.protocol.label_smoothing)
 
+    def before(self, net: Network, images: int) -> None:
+        """Called before every step, which is on so many images: the place to draw what else it takes, into tensors that
+        stay in place."""
+
     def stepped(self, net: Network, hparams: Hparams, step: Step) -> None:
         """Called after every step of the optimizer."""
 
@@ -115,6 +125,28 @@ class FineTune(Strategy):
         net = self.build(task, hparams, run)
         train(net, self, task, hparams, run)
         return self.finish(net, task, hparams, run)
+
+
+OUTSIDE = {
+    "applies", "before", "candidate", "check_settings", "defaults", "finish", "fit", "fit_many", "lr_factor", "modes",
+    "param_groups", "predictor", "space", "stepped",
+}  # fmt: skip
+"""What a strategy may define without adding to a step."""
+
+
+def steady(strategy: FineTune) -> bool:
+    """Whether every class that adds to the strategy's steps says that they may be recorded."""
+    kinds = type(strategy).__mro__
+    return all(
+        vars(kind).get("steady") or not {name for name, value in vars(kind).items() if isroutine(value)} - OUTSIDE
+        for kind in kinds[: kinds.index(FineTune)]
+    )
+
+
+def plain(strategy: FineTune) -> bool:
+    """Whether val is predicted by the very network that trains, and nothing else."""
+    kind = type(strategy)
+    return steady(strategy) and kind.predictor is FineTune.predictor and kind.candidate is FineTune.candidate
 
 
 class ProbedFineTune(FineTune):

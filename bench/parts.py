@@ -36,8 +36,8 @@ def backward(
                 return _whole(loss_of, images, labels, optimizer), parts
             return _added_up(loss_of, images, labels, optimizer, count), parts
         except RuntimeError as error:
-            if not out_of_memory(error):
-                raise
+            if not out_of_memory(error) or (images.is_cuda and torch.cuda.is_current_stream_capturing()):
+                raise  # while a step is recorded nothing can be given back
             room, asked = not asked and make_room(), True
             if not room and 2 * count > len(images) // SMALLEST:
                 raise

@@ -146,8 +146,9 @@ def augmented(images: Tensor, policy: Policy, generator: torch.Generator, alike:
             images = warp(images - around, matrix) + around
         else:  # nothing is interpolated, at a third of the time
             if policy.shift:
-                right, down = (moved.flatten(1) * images.shape[-1] / 2).round().long().unbind(1)
-                images = shifted(images, down, right, edge(images))
+                side = images.shape[-1]
+                right, down = (moved.flatten(1) * side / 2).round().long().unbind(1)
+                images = shifted(images, down, right, edge(images), math.ceil(policy.shift * side))
             images = _turned(images, policy, quarters, *mirrored)
     if policy.stain and colour:
         factor, plus = (torch.cat([spread(policy.stain) for _ in range(3)], dim=1) for _ in range(2))

@@ -10,6 +10,7 @@ import hashlib
 import importlib.util
 import inspect
 import os
+import re
 import sys
 import traceback
 from dataclasses import dataclass
@@ -63,8 +64,10 @@ def source(name: str, workspace: Path | None = None) -> Path:
 
 
 def source_hash(name: str, workspace: Path | None = None) -> str:
-    """sha256 (hex) of a strategy's source file: an edited strategy is a new one. Raises UsageError."""
-    return _digest(source(name, workspace))
+    """sha256 (hex) of a strategy's source file: an edited strategy is a new one. The line `steady = True` does not
+    count: it says how fast a strategy may be computed, not what. Raises UsageError."""
+    text = source(name, workspace).read_bytes()
+    return hashlib.sha256(re.sub(rb"(?m)^    steady = True\r?\n", b"", text)).hexdigest()
 
 
 def names_in(path: Path) -> dict[str, Strategy | Fusion]:

@@ -18,6 +18,7 @@ from bench.network import Network
 from bench.parts import backward
 from bench.prediction import for_labelled
 from bench.prefix import Activations, activations, skipping
+from bench.replay import Replay
 from bench.run import Run
 from bench.validation import validated
 
@@ -31,7 +32,7 @@ def train(net: Network, strategy: FineTune, task: Task, hparams: Hparams, run: R
     would choose an epoch before the adaptation.
 
     Raises Diverged on a non-finite loss, optuna.TrialPruned when the tuner ends the trial."""
-    from bench.finetune import Step
+    from bench.finetune import Step, plain, steady
 
     protocol = run.protocol
     shuffle = torch.Generator().manual_seed(run.seed)
@@ -46,6 +47,7 @@ def train(net: Network, strategy: FineTune, task: Task, hparams: Hparams, run: R
     parts = 1  # of a batch that does not fit in memory as a whole
 
     cached: Activations | None = None  # of the stages that are frozen
+    modes: list[bool] = []
 
     def loss_of(images: Tensor, labels: Tensor) -> Tensor:
         with run.autocast(), skipping(cached.skipped if cached else ()):
@@ -56,33 +58,49 @@ def train(net: Network, strategy: FineTune, task: Task, hparams: Hparams, run: R
         """Let go of what is merely kept on the device for other fits, which can make it anew."""
         return run.forget(cached.maps if cached else None)
 
+    def take_step(index: Tensor, rates: Tensor) -> Tensor:
+        """A step on the images at `index`, with a learning rate a group of parameters; gives the loss."""
+        nonlocal parts
+        assert optimizer is not None
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate if rate.is_cuda else rate.item()
+        pixels, labels = task.train.batch(index)
+        if cached:
+            images = cached.batch(index)
+        else:
+            images, labels = strategy.augment(run.resized(pixels), labels, task, hparams, draws)
+        with clock.network():
+            loss, parts = backward(loss_of, images, labels, optimizer, parts, make_room)
+            if protocol.clip:
+                nn.utils.clip_grad_norm_(trainable, protocol.clip)
+            optimizer.step()
+        return loss
+
+    answered = Replay(run.predictor(net).logits, run.device, recordable=plain(strategy))
+
     for epoch in range(protocol.epochs):
         groups = strategy.param_groups(net, task, hparams, run, epoch)
+        trainable = [p for g in groups for p in g.params]
         previous, optimizer = optimizer, make_optimizer(net, groups, protocol, optimizer)
-        trained = max(trained, sum(p.numel() for p in net.parameters() if p.requires_grad))
         strategy.modes(net)
         if optimizer is not previous:
+            trained = max(trained, sum(p.numel() for p in net.parameters() if p.requires_grad))
             cached = activations(net, strategy, task, run)
+        before, modes = modes, [module.training for module in net.modules()]
+        if optimizer is not previous or modes != before:
+            there = cached is not None or isinstance(task.train.pixels, Tensor)
+            replayed = Replay(take_step, run.device, [draws], steady(strategy) and there)
         total = torch.zeros((), device=run.device)
+        factors = [strategy.lr_factor((step + i) / planned, protocol) for i in range(steps_an_epoch)]
+        rates = rates_of([[hparams["lr"] * factor * group.scale for group in groups] for factor in factors], run.device)
         # Equal shares rather than a short last batch.
-        for index in torch.randperm(len(task.train), generator=shuffle).tensor_split(steps_an_epoch):
-            rate = hparams["lr"] * strategy.lr_factor(step / planned, protocol)
-            for group, wanted in zip(optimizer.param_groups, groups, strict=True):
-                group["lr"] = rate * wanted.scale
-            pixels, labels = task.train.batch(index.to(run.device))
-            if cached:
-                images = cached.batch(index.to(run.device))
-            else:
-                images, labels = strategy.augment(run.resized(pixels), labels, task, hparams, draws)
-            with clock.network():
-                loss, parts = backward(loss_of, images, labels, optimizer, parts, make_room)
-                if protocol.clip:
-                    nn.utils.clip_grad_norm_([p for g in groups for p in g.params], protocol.clip)
-                optimizer.step()
+        batches = torch.randperm(len(task.train), generator=shuffle).to(run.device).tensor_split(steps_an_epoch)
+        for index, rate in zip(batches, rates, strict=True):
+            strategy.before(net, len(index))
+            total += replayed(index, rate)
             if parts > 1:
                 run.meter.micro_batch = math.ceil(protocol.batch_size / parts)
-            total += loss
-            run.meter.images_seen += len(labels)
+            run.meter.images_seen += len(index)
             step += 1
             strategy.stepped(net, hparams, Step(step, steps_an_epoch, planned))
         if not torch.isfinite(total):  # asked once an epoch: asking each step would stall a GPU
@@ -90,12 +108,16 @@ def train(net: Network, strategy: FineTune, task: Task, hparams: Hparams, run: R
 
         if epoch in asked:
             kept = strategy.candidate(net, task, run)
-            predictor = strategy.predictor(kept.eval(), task, run)
+            predictor: Predictor = strategy.predictor(kept.eval(), task, run)
+            if plain(strategy):
+                predictor = lambda pixels: answered(pixels).clone()  # noqa: E731
             val_auc, val_loss = scores_on_val(predictor, task, f"epoch {epoch + 1} at lr {hparams['lr']:.3g}")
             failed += 1
             if best.takes(val_auc, val_loss) or task.shift:
                 best_epoch, failed = epoch, 0
-                best_state = {name: tensor.detach().clone() for name, tensor in kept.state_dict().items()}
+                state = kept.state_dict()
+                best_state = best_state or {name: torch.empty_like(tensor) for name, tensor in state.items()}
+                torch._foreach_copy_(list(best_state.values()), list(state.values()))
         run.meter.curve.append(val_auc)
         run.report(epoch, val_auc, val_loss)
         # Where val is large there are many epochs between two looks at it, and one look is not enough.
@@ -139,6 +161,13 @@ def rank(auc: float, loss: float) -> tuple[float, float]:
     return (auc if math.isfinite(auc) else -math.inf, -loss)
 
 
+def rates_of(steps: list[list[float]], device: torch.device) -> Tensor:
+    """Learning rates [steps, groups]: float32 on a GPU, where a recorded step reads them; elsewhere float64 on the CPU,
+    where optimizers take numbers."""
+    rates = torch.tensor(steps, dtype=torch.float64)
+    return rates.to(device, torch.float32) if device.type == "cuda" else rates
+
+
 def lr_factor(progress: float, protocol: Protocol) -> float:
     """The learning rate's share of its peak after `progress` (0..1) of the planned steps."""
     if progress < protocol.warmup:
@@ -174,12 +203,13 @@ def make_optimizer(
         for g in groups
     ]
     optimizer: torch.optim.Optimizer
+    on_gpu = next(net.parameters()).is_cuda  # where the step may be recorded
     if protocol.optimizer == "sgd":
         optimizer = torch.optim.SGD(tables, momentum=0.9, nesterov=True, fused=True)
     elif protocol.optimizer == "adam":
-        optimizer = torch.optim.Adam(tables, fused=True)
+        optimizer = torch.optim.Adam(tables, fused=True, capturable=on_gpu)
     else:
-        optimizer = torch.optim.AdamW(tables, fused=True)
+        optimizer = torch.optim.AdamW(tables, fused=True, capturable=on_gpu)
     if previous is not None:
         for trained, moments in previous.state.items():
             if id(trained) in chosen:

@@ -30,6 +30,7 @@ class AugmentDomain(FineTune):
     name = "augment_domain"
     family = "augmentation"
     paper = "Di Salvo et al. 2024"
+    steady = True
 
     def space(self, trial: optuna.Trial) -> Hparams:
         return super().space(trial) | {"policy": "auto", "strength": trial.suggest_float("strength", 0.5, 1.5)}

@@ -28,6 +28,7 @@ class CDAN(Adversarial):
 
     name = "cdan"
     paper = "Long et al. 2018"
+    steady = True
 
     def seen(self, net: Network, task: Task) -> int:
         width = net.head.in_features * _classes(task)

@@ -32,6 +32,7 @@ class CoTuning(FineTune):
     name = "co_tuning"
     family = "regularised fine-tuning"
     paper = "You et al. 2020"
+    steady = True
 
     def applies(self, info: Info, backbone: Backbone) -> str | None:
         if weights_origin.source_head(backbone) is not None:

@@ -20,6 +20,7 @@ class CORAL(Adaptation):
 
     name = "coral"
     paper = "Sun & Saenko 2016"
+    steady = True
     trade_off = (1.0, 100.0, 10_000.0)
 
     def gap(self, net: Network, ours: Tensor, theirs: Tensor, task: Task, run: Run) -> Tensor:

@@ -21,6 +21,7 @@ class DANN(Adversarial):
 
     name = "dann"
     paper = "Ganin et al. 2016"
+    steady = True
 
     def gap(self, net: Network, ours: Tensor, theirs: Tensor, task: Task, run: Run) -> Tensor:
         return self.fooled(net, ours, theirs)

@@ -44,6 +44,7 @@ class Delta(FineTune):
     name = "delta"
     family = "regularised fine-tuning"
     paper = "Li et al. 2019"
+    steady = True
 
     def applies(self, info: Info, backbone: Backbone) -> str | None:
         return maps_obstacle(backbone)

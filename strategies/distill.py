@@ -28,6 +28,7 @@ class Distill(FineTune):
     name = "distill"
     family = "regularised fine-tuning"
     paper = "Romero et al. 2015"
+    steady = True
 
     def space(self, trial: optuna.Trial) -> Hparams:
         return super().space(trial) | {"weight": trial.suggest_float("weight", 0.1, 100.0, log=True)}

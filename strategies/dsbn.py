@@ -29,6 +29,7 @@ class DSBN(Adversarial):
 
     name = "dsbn"
     paper = "Chang et al. 2019"
+    steady = True
 
     def applies(self, info: Info, backbone: Backbone) -> str | None:
         return no_batch_norm(backbone)

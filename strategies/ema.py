@@ -24,6 +24,7 @@ class EMA(FineTune):
     name = "ema"
     family = "weight averaging"
     paper = "Polyak & Juditsky 1992"
+    steady = True
 
     def space(self, trial: optuna.Trial) -> Hparams:
         return super().space(trial) | {"decay": trial.suggest_categorical("decay", [0.9, 0.99, 0.999])}

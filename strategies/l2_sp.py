@@ -31,6 +31,7 @@ class L2SP(FineTune):
     name = "l2_sp"
     family = "regularised fine-tuning"
     paper = "Li et al. 2018"
+    steady = True
 
     def space(self, trial: optuna.Trial) -> Hparams:
         return super().space(trial) | {"alpha": trial.suggest_float("alpha", 1e-3, 1.0, log=True)}

@@ -32,6 +32,7 @@ class LoRAConv(FineTune):
     name = "lora_conv"
     family = "parameter-efficient"
     paper = "Hu et al. 2022"
+    steady = True
 
     def space(self, trial: optuna.Trial) -> Hparams:
         return super().space(trial) | {"rank": trial.suggest_int("rank", 4, 16)}

@@ -26,6 +26,7 @@ class MCC(Adaptation):
 
     name = "mcc"
     paper = "Jin et al. 2020"
+    steady = True
 
     def gap(self, net: Network, ours: Tensor, theirs: Tensor, task: Task, run: Run) -> Tensor:
         return confusion(distributions(net.head(theirs) / TEMPERATURE, task.info.kind))

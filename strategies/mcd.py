@@ -25,6 +25,7 @@ class MCD(Adaptation):
 
     name = "mcd"
     paper = "Saito et al. 2018"
+    steady = True
 
     def build(self, task: Task, hparams: Hparams, run: Run) -> Network:
         net = super().build(task, hparams, run)

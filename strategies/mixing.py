@@ -18,6 +18,7 @@ class Mixup(FineTune):
     name = "mixup"
     family = "augmentation"
     paper = "Zhang et al. 2018"
+    steady = True
 
     def augment(
         self, images: Tensor, labels: Tensor, task: Task, hparams: Hparams, generator: torch.Generator
@@ -38,6 +39,7 @@ class CutMix(FineTune):
     name = "cutmix"
     family = "augmentation"
     paper = "Yun et al. 2019"
+    steady = True
 
     def augment(
         self, images: Tensor, labels: Tensor, task: Task, hparams: Hparams, generator: torch.Generator

@@ -24,6 +24,7 @@ class MMD(Adaptation):
 
     name = "mmd"
     paper = "Long et al. 2015"
+    steady = True
 
     def gap(self, net: Network, ours: Tensor, theirs: Tensor, task: Task, run: Run) -> Tensor:
         return mmd(ours, theirs)

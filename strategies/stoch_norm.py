@@ -27,6 +27,7 @@ class StochNorm(FineTune):
     name = "stoch_norm"
     family = "regularised fine-tuning"
     paper = "Kou et al. 2020"
+    steady = True
 
     def applies(self, info: Info, backbone: Backbone) -> str | None:
         return None if _has_batch_norm(backbone) else f"{backbone.label} has no BatchNorm with moving statistics"

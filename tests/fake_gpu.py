@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from bench import memory
+from bench import clock, memory
 
 GPU = torch.device("cuda", 0)
 
@@ -49,8 +49,13 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Gpu:
         "mem_get_info": lambda device: (gpu.free, gpu.total),
         "memory_allocated": lambda device: gpu.allocated,
         "set_per_process_memory_fraction": gpu.set_fraction,
+        "Stream": lambda device: None,
+        "set_stream": lambda stream: None,
+        "is_current_stream_capturing": lambda: False,
+        "Event": lambda enable_timing: SimpleNamespace(record=lambda: None),
     }
     for name, instead in stands_in.items():
         monkeypatch.setattr(torch.cuda, name, instead)
     monkeypatch.setattr(memory, "_limits", {})
+    monkeypatch.setattr(clock, "_clock", clock._Clock())
     return gpu

@@ -58,8 +58,8 @@ def watched_lambdas(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Fills with the strength of every reversal."""
     lambdas: list[float] = []
 
-    def watched(inputs: Tensor, scale: float) -> Tensor:
-        lambdas.append(scale)
+    def watched(inputs: Tensor, scale: float | Tensor) -> Tensor:
+        lambdas.append(float(scale))
         return reverse(inputs, scale)
 
     monkeypatch.setattr(adversarial, "reverse", watched)
@@ -88,7 +88,7 @@ def test_the_backbone_gets_minus_lambda_times_the_gradient_that_the_discriminato
     task, run = task_of(), new_run(backbone=backbone)
     dann = adversary("dann")
     net = dann.build(task, dann.defaults(), run).eval()
-    net.memo["progress"] = progress
+    net.memo["strength"].fill_(strength(progress))
     ours, theirs = (run.prepare(images.batch(torch.arange(6))[0]) for images in (task.train, task.second or task.val))
     features = net.features(torch.cat([ours, theirs]))
     judge = net.memo["discriminator"]
@@ -144,7 +144,7 @@ def test_lambda_goes_by_the_planned_steps_where_a_fit_ends_early(monkeypatch: py
     adversary("dann").fit(
         task_of("binary"), {"lr": 1e-3, "trade_off": 1.0}, new_run(protocol=replace(FAST, epochs=10, patience=1))
     )
-    assert lambdas == [strength(done / 20) for done in range(4)]
+    assert lambdas == pytest.approx([strength(done / 20) for done in range(4)])
 
 
 @BOTH
@@ -259,7 +259,7 @@ def test_the_random_multilinear_map_keeps_inner_products() -> None:
 def test_entropy_weights_and_the_discriminators_loss_equal_a_literal_computation(kind: str) -> None:
     task, run, cdan = task_of(kind), new_run(), adversary("cdan")
     net = cdan.build(task, cdan.defaults(), run)
-    net.memo["progress"] = 0.3
+    net.memo["strength"].fill_(strength(0.3))
     with torch.no_grad():
         net.head.weight.mul_(5)  # some predictions sure, some not
         net.memo["discriminator"][-1].weight.mul_(100)
@@ -292,7 +292,7 @@ def test_entropy_weights_and_the_discriminators_loss_equal_a_literal_computation
 def test_no_gradient_of_the_domain_loss_reaches_the_head() -> None:
     task, run, cdan = task_of(), new_run(), adversary("cdan")
     net = cdan.build(task, cdan.defaults(), run)
-    net.memo["progress"] = 0.5
+    net.memo["strength"].fill_(strength(0.5))
     features = [drawn(4, 96).requires_grad_(), drawn(4, 96, seed=1).requires_grad_()]
     cdan.gap(net, features[0], features[1], task, run).backward()
     assert all(p.grad is None for p in net.head.parameters())

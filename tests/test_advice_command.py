@@ -22,6 +22,7 @@ from bench.cli import app
 from bench.config import Matrix, load
 from bench.contract import Backbone, Protocol
 from bench.errors import DataError, UsageError
+from bench.estimate import Pace
 from bench.plan import make_plan
 from tests.fake_reference import BACKBONES, GAINS, reference
 from tests.fake_results import Row
@@ -52,7 +53,7 @@ def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         return honest(self, split, size)  # type: ignore[arg-type]
 
     monkeypatch.setattr(opened, "load", guarded)
-    monkeypatch.setattr(costs, "calibrate", lambda *_: 1e-3)  # a busy machine shall not change what fits a budget
+    monkeypatch.setattr(costs, "calibrate", lambda *_: Pace(1e-3))  # a busy machine shall not change what fits a budget
     monkeypatch.chdir(tmp_path)
     return tmp_path / "my.npz"
 

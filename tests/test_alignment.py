@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from functools import cache
-from itertools import islice
 
 import numpy as np
 import pytest
@@ -204,13 +203,13 @@ def test_second_images_all_come_once_a_pass_in_an_order_of_their_own() -> None:
     second = numbered(10)
     task = replace(task_of(), train=numbered(10), second=second)
     run = new_run(protocol=Protocol(batch_size=4))
-    order = [int(image.flatten()[0]) for image in islice(second_images(task, run), 30)]
+    order = [int(image.flatten()[0]) for image in second_images(task, run).take(30)]
     passes = [order[i : i + 10] for i in (0, 10, 20)]
     assert all(sorted(part) == list(range(10)) for part in passes)
     assert passes[0] != passes[1]
-    again = [int(image.flatten()[0]) for image in islice(second_images(task, run), 30)]
+    again = [int(image.flatten()[0]) for image in second_images(task, run).take(30)]
     assert again == order
-    other = [int(image.flatten()[0]) for image in islice(second_images(task, new_run(4)), 30)]
+    other = [int(image.flatten()[0]) for image in second_images(task, new_run(4)).take(30)]
     assert other != order
     labelled = torch.randperm(10, generator=torch.Generator().manual_seed(run.seed)).tolist()  # as train shuffles
     assert labelled != passes[0]  # the domains' images do not come in pairs

@@ -30,8 +30,8 @@ from bench import device
 torch.set_num_threads(1)
 if {kept}:
     device.set_up(torch.device("cpu"), deterministic=False)
-for step in range(8):
-    if step == 5:
+for step in range(20):
+    if step == 15:  # by then the heap is as large as it gets
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     images = torch.ones(16, 2**20)
     images = (images + 1) * 2
@@ -137,5 +137,5 @@ def test_what_needs_float64_is_computed_on_the_cpu_where_metal_has_none() -> Non
     assert proxy_a_distance(on_metal, on_metal) == proxy_a_distance(values, values)
 
 
-def test_the_seconds_of_networks_are_known_of_a_cpu_only() -> None:
-    assert [clock.counts(torch.device(name)) for name in ("cpu", "cuda", "mps")] == [True, False, False]
+def test_the_seconds_of_networks_are_not_known_of_metal() -> None:
+    assert [clock.counts(torch.device(name)) for name in ("cpu", "cuda", "mps")] == [True, True, False]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bench.adaptation import second_of
+from bench.adversarial import strength
 from bench.check import BACKBONE, new_run, phantom_task, state_digest
 from bench.contract import Backbone, Hparams, Protocol, Task
 from bench.domain_norm import (
@@ -202,7 +203,7 @@ def test_the_second_stage_learns_the_labels_of_the_mixture() -> None:
     kept = copy.deepcopy(net.state_dict())
     for progress in (0.0, 0.05, 1.0):
         net.load_state_dict(kept)
-        net.memo |= {"progress": progress, "second": iter(pixels(second_of(task)).split(1))}
+        net.memo["second"].drawn, net.memo["progress"] = torch.arange(8), progress
         found = dsbn.SelfTaught().loss(net, images, labels, task, hparams, run)
         net.load_state_dict(kept)
         with in_domain(net, [LABELLED] * 8):
@@ -302,6 +303,7 @@ def one_step(chosen: FineTune, net: Network, task: Task, hparams: Hparams, run: 
         group["lr"] = 1e-3
     chosen.modes(net)
     net.memo["progress"] = 0.5
+    net.memo["strength"].fill_(strength(0.5))
     chosen.loss(net, run.prepare(pixels(task.train)[:8]), task.train.labels[:8], task, hparams, run).backward()
     optimizer.step()
 

@@ -17,7 +17,7 @@ from bench import device
 from bench.config import Amount, Matrix
 from bench.contract import Backbone, Protocol
 from bench.describe import describe
-from bench.estimate import estimate, words
+from bench.estimate import Pace, estimate, words
 from bench.executors import execute
 from bench.plan import Plan, make_plan
 from bench.report.frames import compact
@@ -47,7 +47,7 @@ def test_a_calibration_tells_a_frozen_cell_from_a_trained_one_and_scales_with_th
 
 def test_a_calibration_has_the_threads_of_a_worker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen = []
-    monkeypatch.setattr("bench.estimate.calibrate", lambda *_: seen.append(torch.get_num_threads()) or 0.1)
+    monkeypatch.setattr("bench.estimate.calibrate", lambda *_: seen.append(torch.get_num_threads()) or Pace(0.1))
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(4)))
     torch.set_num_threads(4)
     try:
@@ -62,10 +62,10 @@ def test_a_calibration_has_the_threads_of_a_worker(monkeypatch: pytest.MonkeyPat
 def test_a_network_that_does_not_fit_in_memory_when_it_is_measured_has_a_time_that_is_not_known(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def full(backbone: Backbone, size: int, *_: object) -> float:
+    def full(backbone: Backbone, size: int, *_: object) -> Pace:
         if size == 64:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return 0.1
+        return Pace(0.1)
 
     monkeypatch.setattr("bench.estimate.calibrate", full)
     plan, out = make_plan(matrix(tmp_path, sizes=(32, 64)), CHECKOUT), io.StringIO()
@@ -80,7 +80,7 @@ def test_a_gpu_is_made_deterministic_before_the_calibration_uses_it_and_given_ba
 ) -> None:
     done: list[str] = []
     monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda on: done.append("deterministic"))
-    monkeypatch.setattr("bench.estimate.calibrate", lambda *_: done.append("calibrated") or 0.1)
+    monkeypatch.setattr("bench.estimate.calibrate", lambda *_: done.append("calibrated") or Pace(0.1))
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: done.append("given back"))
@@ -92,7 +92,7 @@ def test_a_gpu_is_made_deterministic_before_the_calibration_uses_it_and_given_ba
 
 def test_where_metal_cannot_be_deterministic_the_plan_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("bench.places.here", lambda matrix: torch.device("mps"))
-    monkeypatch.setattr("bench.estimate.calibrate", lambda *_: 0.1)
+    monkeypatch.setattr("bench.estimate.calibrate", lambda *_: Pace(0.1))
     monkeypatch.setattr(torch.mps, "empty_cache", lambda: None)
     for deterministic in (False, True):
         plan = make_plan(matrix(tmp_path, deterministic=deterministic), CHECKOUT)

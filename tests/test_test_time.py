@@ -203,8 +203,9 @@ def test_where_nothing_is_sure_only_the_labelled_images_teach() -> None:
     chosen = strategy("self_training")
     hparams = chosen.defaults() | {"confidence": 1.0}
     net = chosen.build(task, hparams, run)
-    second = torch.cat([next(net.memo["second"]) for _ in range(8)])
-    net.memo |= {"labelling": True, "second": iter(second.split(1))}
+    net.memo["second"].draw(8)
+    second = net.memo["second"].take(8)  # a step of as many images takes them again
+    net.memo["labelling"] = True
     images, labels = run.prepare(pixels(task.train)[:8]), task.train.labels[:8]
     found = torch.autograd.grad(chosen.loss(net, images, labels, task, hparams, run), net.head.weight)
     both = net(torch.cat([images, run.prepare(second)]))

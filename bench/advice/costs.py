@@ -54,5 +54,6 @@ def seconds(
     fits = (protocol.trials if protocol.trials > 1 else 0) + matrix.seeds
     asked = len(validated(protocol.epochs, facts.images, facts.val_images))
     shown = (facts.images * protocol.epochs + FORWARD_SHARE * facts.val_images * asked) * fits
-    whole = {one.label: calibrate(one, facts.size, protocol, where) * shown for one in backbones}
+    paces = {one.label: calibrate(one, facts.size, protocol, where) for one in backbones}
+    whole = {label: pace.image * shown + pace.fit * fits for label, pace in paces.items()}
     return {pair: whole[pair[1]] * share for pair, share in shares.items() if pair[1] in whole}
