@@ -17,8 +17,7 @@ from tests.bench.measure import ROUNDS, Line
 CPU = torch.device("cpu")
 CORES = len(os.sched_getaffinity(0))
 THREADS = int(os.environ.get("OMP_NUM_THREADS", CORES))
-NOT_MEASURED = ("on a GPU: whole-step graph, images/s, busy share, timm's training script, recompilation",)
-"""What no benchmark is there for."""
+GPU = torch.device("cuda", 0)
 
 
 @pytest.fixture(autouse=True)
@@ -56,12 +55,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         low, middle, high = (_shown(f(line["values"]), line["unit"]) for f in (min, statistics.median, max))
         cells = (line["measure"], line["demanded"], middle, f"{low} .. {high}", str(len(line["values"])))
         terminalreporter.write_line(f"| {' | '.join(cells)} |")
-    for what in NOT_MEASURED:
-        terminalreporter.write_line(f"| {what} | | not measured | | |")
     terminalreporter.write_line(
         f"\n{device.describe(CPU)}; {CORES} cores, {THREADS} threads; torch {torch.__version__}; computes in "
         f"{' and '.join(device.precisions(CPU))}; usual way: fp32, contiguous, 2 loader processes"
     )
+    if torch.cuda.is_available():
+        terminalreporter.write_line(f"GPU: {device.describe(GPU)}; computes in {' and '.join(device.precisions(GPU))}")
+    else:
+        terminalreporter.write_line("no GPU here: what is measured on one was skipped")
     if ROUNDS < 5:
         terminalreporter.write_line(f"MEDTRANSFER_BENCH_ROUNDS={ROUNDS}: too few to measure anything", red=True)
 
