@@ -60,7 +60,8 @@ class Images:
         if versions(self.tensors) != self._versions:
             raise Spoiled("the images")
         if isinstance(self.pixels, Tensor):
-            return self.pixels[index], self.labels[index]
+            # Copies whole images, up to 16 times as fast as `pixels[index]`.
+            return self.pixels.index_select(0, index), self.labels[index]
         # A memory map is read in file order: random reads of a 13 GB file would seek for every image.
         places = index.cpu().numpy() if self.rows is None else self.rows[index.cpu().numpy()]
         order, back = np.unique(places, return_inverse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -23,9 +24,22 @@ def probabilities(logits: np.ndarray, kind: Kind) -> np.ndarray:
 def auc(labels: np.ndarray, probs: np.ndarray, kind: Kind) -> float:
     """The area under the ROC curve as MedMNIST defines it: the last column for binary, otherwise the unweighted mean
     over classes (one against the rest) or labels. NaN when a class is absent or the only one: never 0 or 0.5."""
-    truth, scores = _columns(labels, probs, kind)
-    values = [_auc_one(truth[:, k], scores[:, k]) for k in range(scores.shape[1])]
-    return float(np.mean(values))
+    return aucs(labels, [probs], kind)[0]
+
+
+def aucs(labels: np.ndarray, probs: Sequence[np.ndarray], kind: Kind) -> list[float]:
+    """`auc` of several predictions [N, K] of the same images, which are ranked together."""
+    from scipy.stats import rankdata
+
+    both = [_columns(labels, one, kind) for one in probs]
+    truth, scores = both[0][0], np.concatenate([one for _, one in both], axis=1)
+    ranks, finite = rankdata(scores, axis=0), np.isfinite(scores).all(axis=0)
+    classes = truth.shape[1]
+    values = [
+        _area(truth[:, place % classes], ranks[:, place]) if finite[place] else float("nan")
+        for place in range(len(both) * classes)
+    ]
+    return [float(np.mean(values[start : start + classes])) for start in range(0, len(values), classes)]
 
 
 def accuracy(labels: np.ndarray, probs: np.ndarray, kind: Kind) -> float:
@@ -128,14 +142,11 @@ def _columns(labels: np.ndarray, probs: np.ndarray, kind: Kind) -> tuple[np.ndar
     return labels[:, None] == np.arange(probs.shape[1]), probs
 
 
-def _auc_one(truth: np.ndarray, scores: np.ndarray) -> float:
-    from scipy.stats import rankdata
-
+def _area(truth: np.ndarray, ranks: np.ndarray) -> float:
     positives = int(truth.sum())
     negatives = len(truth) - positives
-    if positives == 0 or negatives == 0 or not np.isfinite(scores).all():
+    if positives == 0 or negatives == 0:
         return float("nan")
-    ranks = rankdata(scores)
     return float((ranks[truth].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
 

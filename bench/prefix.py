@@ -41,8 +41,10 @@ class Activations:
     skipped: tuple[nn.Module, ...]
 
     def batch(self, index: Tensor) -> Tensor:
-        """Those of the images at `index` (int64 [B]): a copy."""
-        return self.maps[index]
+        """Those of the images at `index` (int64 [B]): a copy, in the same layout."""
+        if self.maps.ndim == 4 and self.maps.is_contiguous(memory_format=torch.channels_last):
+            return self.maps.permute(0, 2, 3, 1).index_select(0, index).permute(0, 3, 1, 2)
+        return self.maps.index_select(0, index)
 
 
 def activations(net: Network, strategy: FineTune, task: Task, run: Run) -> Activations | None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bench import clock
 from bench.best import in_order, margin_of
 from bench.contract import Hparams, Protocol, Task
+from bench.metrics import aucs, probabilities
 from bench.network import Network
 from bench.run import Run
 from bench.train import lr_factor, steps_of, val_scores
@@ -63,11 +64,14 @@ def fit_heads(
     shuffles = [torch.Generator().manual_seed(seed) for seed in seeds]
     steps = steps_of(len(train), protocol)
     curves: list[list[float]] = [[] for _ in seeds]
+    labels = task.val.labels.cpu().numpy()
 
     for epoch in range(protocol.epochs):
         orders = torch.stack([torch.randperm(len(train), generator=g) for g in shuffles]).to(device)
         for step, index in enumerate(orders.tensor_split(steps, dim=1)):
-            inputs, wanted = train[index], targets[index]  # [P, B, D], [P, B, K]
+            shown = index.flatten()
+            inputs = train.index_select(0, shown).view(*index.shape, width)  # [P, B, D], in a quarter of the time
+            wanted = targets.index_select(0, shown).view(*index.shape, outputs)  # [P, B, K]
             logits = torch.baddbmm(bias[:, None], inputs, weight)
             error = _gradient(logits, wanted, task)
             now = rate * lr_factor((epoch * steps + step) / (protocol.epochs * steps), protocol)
@@ -76,8 +80,9 @@ def fit_heads(
                 moving.mul_(MOMENTUM).add_(slope)
                 value.sub_(pace * (slope + MOMENTUM * moving))
         logits = torch.baddbmm(bias[:, None], val.expand(count, -1, -1), weight)
-        for i in range(count):
-            curves[i].append(val_scores(logits[i], task.val, task)[0])
+        probs = [probabilities(one, task.info.kind) for one in logits.cpu().numpy()]
+        for curve, area in zip(curves, aucs(labels, probs, task.info.kind), strict=True):
+            curve.append(area)
 
     # Fold the standardisation into the heads.
     weight = weight / scale[:, None]

@@ -205,5 +205,10 @@ class Run:
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Dropout and the like drawn from `seed`, the caller's random numbers left as they were."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would also prepare for GPUs that are not used
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        elif device.type == "mps":
+            torch.mps.manual_seed(seed)
         yield
