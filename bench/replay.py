@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,6 +54,8 @@ class Replay:
         self.seen: dict[tuple[torch.Size, ...], int] = {}
         self.recordable = None if recordable and _on_a_stream(where) else False
         """None: not known yet."""
+        self.pool: Any = None
+        """Of memory: recordings are replayed one after the other, and may all use the same."""
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         if self.recordable is False:
@@ -71,6 +74,16 @@ class Replay:
                 place.copy_(one)
             recording.graph.replay()
         return recording.found
+
+    def forget(self) -> bool:
+        """From now on nothing is replayed, so that the memory of recordings is there for others. Gives whether there
+        were any."""
+        if not self.recordings:
+            return False
+        self.recordings.clear()
+        self.recordable, self.pool = False, None
+        warnings.warn("no longer replayed, since memory is short: slower than it could be", stacklevel=2)
+        return True
 
     def _watched(self, *inputs: Tensor) -> Tensor:
         """Called as it is, to see whether it waits for the GPU."""
@@ -101,7 +114,7 @@ class Replay:
             graph.register_generator_state(generator)
         try:
             # Not `with torch.cuda.graph`, which collects garbage and empties torch's cache each time.
-            graph.capture_begin(capture_error_mode="thread_local")
+            graph.capture_begin(self.pool, capture_error_mode="thread_local")
             try:
                 found = self.compute(*places)
             finally:
@@ -109,6 +122,7 @@ class Replay:
         except RuntimeError as error:  # torch goes on as if it were still recording
             device.lose(self.device)
             raise RuntimeError(f"{brief(error)}. {CANNOT}") from error
+        self.pool = graph.pool()
         return Recording(graph, places, found)
 
 

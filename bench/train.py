@@ -55,8 +55,8 @@ def train(net: Network, strategy: FineTune, task: Task, hparams: Hparams, run: R
             return strategy.loss(net, inputs, labels, task, hparams, run)
 
     def make_room() -> bool:
-        """Let go of what is merely kept on the device for other fits, which can make it anew."""
-        return run.forget(cached.maps if cached else None)
+        """Let go of what is merely kept on the device: recorded steps, and what other fits can make anew."""
+        return replayed.forget() or run.forget(cached.maps if cached else None)
 
     def take_step(index: Tensor, rates: Tensor) -> Tensor:
         """A step on the images at `index`, with a learning rate a group of parameters; gives the loss."""

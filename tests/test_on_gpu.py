@@ -131,6 +131,30 @@ def test_what_waits_for_the_gpu_is_called_each_time_and_the_log_says_so() -> Non
     assert not replay.recordings
 
 
+def test_recordings_share_their_memory_and_give_it_back() -> None:
+    def large(values: Tensor) -> Tensor:
+        wide = values.repeat(2**20, 1)  # 256 MB
+        return (wide * 2).sum(0)
+
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_reserved(GPU)
+    replay = Replay(large, GPU)
+    for count in (64, 64, 64, 63, 63):
+        found = replay(torch.ones(count, device=GPU))
+    torch.cuda.empty_cache()
+    assert len(replay.recordings) == 2
+    held = torch.cuda.memory_reserved(GPU) - before
+    assert 2**29 <= held < 2**29 + 2**28  # of the two tensors of one of them
+    with pytest.warns(UserWarning, match="no longer replayed, since memory is short"):
+        assert replay.forget()
+    del found
+    torch.cuda.empty_cache()
+    assert torch.cuda.memory_reserved(GPU) - before < 2**26
+    assert replay(torch.ones(64, device=GPU)).tolist() == [2.0**21] * 64
+    assert not replay.recordings
+    assert not replay.forget()
+
+
 def test_the_seconds_of_networks_are_those_of_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock, "_clock", clock._Clock(device=GPU))
     large = torch.rand(8192, 8192, device=GPU)
