@@ -14,7 +14,7 @@ from bench.contract import Dataset, Kind, Predictor
 from bench.errors import Diverged
 from bench.images import Images, predict_all, to_device
 from bench.labelled import load_split
-from bench.metrics import accuracy, all_scores, auc, auc_interval, probabilities
+from bench.metrics import accuracy, all_scores, auc, auc_interval, aucs, probabilities
 
 
 def test_logits(
@@ -25,19 +25,21 @@ def test_logits(
     return images, predict_all(predictors, images)
 
 
-def test_auc(dataset: Dataset, size: int, key: str, device: torch.device) -> Callable[[Predictor], float]:
-    """AUC of a predictor on the test images, which are loaded once, when first asked for. For figures that choose
+def test_aucs(
+    dataset: Dataset, size: int, key: str, device: torch.device
+) -> Callable[[Sequence[Predictor]], list[float]]:
+    """AUCs of predictors on the test images, which are loaded once, when first asked for. For figures that choose
     nothing: what a shift task's trials score on the target, and its fits on the source."""
     kept: list[Images] = []
 
-    def score(predictor: Predictor) -> float:
+    def scores(predictors: Sequence[Predictor]) -> list[float]:
         if not kept:
             kept.append(to_device(load_split(dataset, "test", size), f"{key}/test", device))
-        logits = predict_all([predictor], kept[0])[0].cpu().numpy()
         kind = dataset.info.kind
-        return auc(kept[0].labels.cpu().numpy(), probabilities(logits, kind), kind)
+        probs = [probabilities(logits.cpu().numpy(), kind) for logits in predict_all(predictors, kept[0])]
+        return aucs(kept[0].labels.cpu().numpy(), probs, kind)
 
-    return score
+    return scores
 
 
 def test_columns(logits: np.ndarray, labels: np.ndarray, kind: Kind) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -11,25 +11,24 @@ from torch.nn import functional
 
 from bench.contract import Kind, Predictor
 from bench.device import double
-from bench.images import Images, predict
+from bench.images import Images, predict_all
 from bench.metrics import auc, probabilities
 
 SND_TEMPERATURE = 0.05
 """As in Saito et al. 2021."""
 
-Judge = Callable[[Predictor, float], dict[str, float]]
-"""A trial's predictor and its val AUC -> its label-free scores and the oracle's, by column."""
+Judge = Callable[[Sequence[Predictor], Sequence[float]], list[dict[str, float]]]
+"""The predictors of trials and their val AUCs -> their label-free scores and the oracle's, by column."""
 
 
-def judge_on(target: Images, kind: Kind) -> Callable[[Predictor], dict[str, float]]:
+def judge_on(target: Images, kind: Kind) -> Callable[[Sequence[Predictor]], list[dict[str, float]]]:
     """Scores on the target's val images, whose labels only the oracle's score is made with."""
 
-    def judge(predictor: Predictor) -> dict[str, float]:
-        logits = predict(predictor, target)
+    def scores(logits: Tensor) -> dict[str, float]:
         probs = probabilities(logits.cpu().numpy(), kind)
         return label_free(logits, kind) | {"target_val_auc": auc(target.labels.cpu().numpy(), probs, kind)}
 
-    return judge
+    return lambda predictors: list(map(scores, predict_all(predictors, target)))
 
 
 def label_free(logits: Tensor, kind: Kind) -> dict[str, float]:

@@ -70,7 +70,7 @@ def fit_cell(cell: Cell, seeds: Sequence[int], session: Session, started: str) -
     )
     on_source = None
     if dataset.source is not None:
-        on_source = evaluate.test_auc(dataset.source, cell.size, f"{cell.hashes['data_hash']}/source", session.device)
+        on_source = evaluate.test_aucs(dataset.source, cell.size, f"{cell.hashes['data_hash']}/source", session.device)
     statuses = []
     for fits in _fits(cell, strategy, hparams, task, run, seeds, session):
         views, modality = cell.protocol.views, task.info.modality
@@ -86,7 +86,7 @@ def fit_cell(cell: Cell, seeds: Sequence[int], session: Session, started: str) -
                     scores, predictions = _scores(task, *next(answers), tested)
                     row |= scores | between(task, fit.predictor, strategy, run) | {"status": "ok", "reason": ""}
                     if on_source is not None:
-                        row["source_auc"] = on_source(for_labelled(fit.predictor, task.shift))
+                        row["source_auc"] = on_source([for_labelled(fit.predictor, task.shift)])[0]
                 except Diverged as error:
                     row |= failure(error)
             row["finished_utc"] = provenance.utc()
@@ -100,15 +100,20 @@ def fit_cell(cell: Cell, seeds: Sequence[int], session: Session, started: str) -
 
 
 def _judge(dataset: Dataset, task: Task, cell: Cell, session: Session) -> Judge:
-    """A shift task's further scores of a trial: on the target's val, its AUC on the target's test, and the margin that
+    """A shift task's further scores of trials: on the target's val, its AUC on the target's test, and the margin that
     its choice by source val was made with."""
     assert dataset.target is not None
     key = f"{cell.hashes['data_hash']}/target"
     val = load_split(dataset.target, "val", cell.size)
     on_val = judge_on(to_device(val, f"{key}/val", session.device), dataset.info.kind)
-    on_test = evaluate.test_auc(dataset, cell.size, key, session.device)
+    on_test = evaluate.test_aucs(dataset, cell.size, key, session.device)
     margin = margin_of(task, cell.protocol)
-    return lambda predictor, auc: on_val(predictor) | {"target_test_auc": on_test(predictor), "val_margin": margin(auc)}
+
+    def judge(predictors: Sequence[Predictor], aucs: Sequence[float]) -> list[dict[str, float]]:
+        found = zip(on_val(predictors), on_test(predictors), aucs, strict=True)
+        return [scores | {"target_test_auc": on_test, "val_margin": margin(auc)} for scores, on_test, auc in found]
+
+    return judge
 
 
 def _tuned(

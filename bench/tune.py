@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import optuna
 import torch
+from torch import Tensor
 
 from bench.best import Margin, in_order, margin_of
-from bench.contract import Hparams, Predictor, Protocol, Strategy, Task
+from bench.contract import Hparams, Protocol, Strategy, Task
 from bench.errors import Diverged, UsageError, brief
-from bench.images import predict
+from bench.images import predict, predict_all
 from bench.label_free import Judge
 from bench.prediction import for_labelled
 from bench.rules import is_range
@@ -73,7 +74,7 @@ def tune(
     the number of trials done, so that a resumed search goes on as an uninterrupted one would. `judge` gives the further
     scores of a trial in a shift task, where none is ended early: each way of choosing sees the same trials."""
     trials = list(done)
-    judge = judge or (lambda predictor, auc: {})
+    judge = judge or (lambda predictors, aucs: [{}] * len(predictors))
     if strategy.fit_many is not None:
         left = run.protocol.trials - len(trials)
         return _together(strategy, settings, task, run, cell, trials, record, judge) if left > 0 else trials
@@ -124,9 +125,8 @@ def defaults(strategy: Strategy, settings: Mapping[str, Any]) -> Hparams:
     return chosen
 
 
-def score(predictor: Predictor, task: Task) -> tuple[float, float]:
-    """AUC and loss on val. Raises Diverged on a non-finite logit."""
-    logits = predict(for_labelled(predictor, task.shift), task.val)
+def score(logits: Tensor, task: Task) -> tuple[float, float]:
+    """AUC and loss of a predictor's logits on val. Raises Diverged on a non-finite one."""
     if logits.shape != (len(task.val), task.outputs):
         raise ValueError(
             f"the predictor gave logits of shape {tuple(logits.shape)}, not {(len(task.val), task.outputs)}"
@@ -134,6 +134,13 @@ def score(predictor: Predictor, task: Task) -> tuple[float, float]:
     if not torch.isfinite(logits).all():
         raise Diverged("the predictor gave non-finite logits on val")
     return val_scores(logits, task.val, task)
+
+
+def _score_or_none(logits: Tensor, task: Task) -> tuple[float, float] | None:
+    try:
+        return score(logits, task)
+    except Diverged:
+        return None
 
 
 def _try(
@@ -155,8 +162,8 @@ def _try(
     try:
         with seeded(SEED, run.device):
             predictor = strategy.fit(task, deepcopy(hparams), own)
-            auc, loss = score(predictor, task)
-        judged = {name: _known(value) for name, value in judge(predictor, auc).items()}
+            auc, loss = score(predict(for_labelled(predictor, task.shift), task.val), task)
+        judged = {name: _known(value) for name, value in judge([predictor], [auc])[0].items()}
         state = "complete"
     except optuna.TrialPruned:
         state, auc = "pruned", max((a for a in curve if a is not None), default=None)
@@ -185,18 +192,20 @@ def _together(
     own = run.fresh(SEED)
     with seeded(SEED, run.device):
         predictors = strategy.fit_many(task, [deepcopy(h) for _, h in asked], [SEED] * len(asked), own)
+    # Together, so that the frozen features of an image are computed once for all of them.
+    logits = predict_all([for_labelled(one, task.shift) for one in predictors], task.val)
+    scores = [_score_or_none(one, task) for one in logits]
+    complete = [at for at, found in enumerate(scores) if found]
+    aucs = [found[0] for found in scores if found]
+    judged = dict(zip(complete, judge([predictors[at] for at in complete], aucs) if complete else [], strict=True))
+    seconds = (time.perf_counter() - started) / len(asked)
     trials = []
-    for (trial, hparams), predictor in zip(asked, predictors, strict=True):
-        judged: dict[str, float | None] = {}
-        try:
-            auc, loss, state = *score(predictor, task), "complete"
-            judged = {name: _known(value) for name, value in judge(predictor, auc).items()}
-        except Diverged:
-            auc, loss, state = None, None, "diverged"
-        seconds = (time.perf_counter() - started) / len(asked)
-        shown = own.meter.images_seen
+    for at, (trial, hparams) in enumerate(asked):
+        auc, loss = scores[at] or (None, None)
+        state, shown = "complete" if at in judged else "diverged", own.meter.images_seen
+        further = {name: _known(value) for name, value in judged.get(at, {}).items()}
         trials.append(
-            Trial(trial.number, trial.params, hparams, state, _known(auc), loss, [], [], seconds, shown, **judged)
+            Trial(trial.number, trial.params, hparams, state, _known(auc), loss, [], [], seconds, shown, **further)
         )
     record(trials[len(done) :])  # some may be there already, from a write that was torn
     return [*done, *trials[len(done) :]]

@@ -125,6 +125,6 @@ def test_a_predictor_that_wants_a_whole_split_gets_it_whole() -> None:
 def test_the_judge_scores_the_target_and_uses_its_labels_for_the_oracle_alone() -> None:
     val = phantom_task("binary", images=40).val
     logits = torch.stack([torch.zeros(40), val.labels.float()], 1)
-    found = judge_on(val, "binary")(lambda images: logits)
+    found = judge_on(val, "binary")([lambda images: logits])[0]
     assert found["target_val_auc"] == 1
     assert found | {"target_val_auc": 0} == label_free(logits, "binary") | {"target_val_auc": 0}

@@ -13,7 +13,7 @@ import numpy as np
 from bench import registry
 from bench.best import margin_of
 from bench.contract import Dataset, Protocol, Task
-from bench.evaluate import test_auc as scored_on_test
+from bench.evaluate import test_aucs as scored_on_test
 from bench.splits import training_subset
 from bench.trial import Trial
 from bench.tune import ranked, tune
@@ -91,8 +91,8 @@ def search(dataset: Dataset, there: Task, prune: bool) -> Found:
     run = replace(run_of(SMALL, SIZE), protocol=protocol)
     on_test = scored_on_test(dataset, SIZE, dataset.info.name, CPU)
 
-    def judge(predictor: Any, auc: float) -> dict[str, float]:
-        return {"target_test_auc": on_test(predictor)}
+    def judge(predictors: Any, aucs: Any) -> list[dict[str, float]]:
+        return [{"target_test_auc": auc} for auc in on_test(predictors)]
 
     trials: list[Trial] = tune(strategy, {}, there, run, dataset.info.name, (), lambda new: None, judge)
     chosen = ranked(trials, margin_of(there, protocol))[0]
