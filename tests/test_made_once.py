@@ -7,10 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bench import probe
+from bench import probe, registry
 from bench.backbones import build_features
 from bench.check import BACKBONE, new_run, phantom_task
 from bench.contract import Protocol
+from bench.tune import tune
+from tests.small import CHECKOUT
 
 
 def test_networks_of_a_run_are_as_built_and_share_nothing() -> None:
@@ -47,3 +49,15 @@ def test_a_probe_is_solved_once_for_all_fits_that_start_from_it(monkeypatch: pyt
     smoothed = replace(run, protocol=Protocol(label_smoothing=0.3))
     assert not torch.equal(probe.probe_head(task, smoothed)[0], heads[0])
     assert len(solved) == 2
+
+
+@pytest.mark.parametrize("name", ["linear_probe", "knn_probe", "svm_probe"])
+@pytest.mark.usefixtures("own_cache")
+def test_the_trials_of_a_probe_see_the_images_of_val_once(name: str) -> None:
+    task, run = phantom_task("binary"), new_run(protocol=Protocol(epochs=1, trials=5))
+    passed: list[int] = []
+    run.frozen().register_forward_hook(lambda net, given, found: passed.append(len(found)))
+    trials = tune(registry.load_strategy(name, CHECKOUT), {}, task, run, name, (), lambda new: None)
+    assert [trial.state for trial in trials] == ["complete"] * 5
+    features = len(task.train) + (len(task.val) if name == "linear_probe" else 0)
+    assert sum(passed) == features + len(task.val)
