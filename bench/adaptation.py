@@ -75,8 +75,9 @@ class Second:
     def draw(self, count: int) -> None:
         """The images of a step to come: `take` gives these."""
         index = torch.stack([next(self.order) for _ in range(count)])
-        self.drawn = self.places.setdefault(count, torch.empty_like(index, device=self.images.device))
-        self.drawn.copy_(index)
+        if count not in self.places:
+            self.places[count] = torch.empty_like(index, device=self.images.device)
+        self.drawn = self.places[count].copy_(index)
         self.given = 0
 
     def take(self, count: int) -> Tensor:

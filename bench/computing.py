@@ -105,7 +105,7 @@ def _measured(backbone: Backbone, size: int, where: torch.device) -> dict[Comput
     Raises torch.OutOfMemoryError where none does."""
     steps = {way: _step(backbone, size, where, way) for way in ways(where)}
     taken: dict[Computing, list[float]] = {way: [] for way in steps}
-    warm = 3 if where.type == "cuda" else 1
+    warm = 3 if where.type == "cuda" else 1  # until a step is replayed
     for _ in range(warm + (GPU_STEPS if where.type == "cuda" else STEPS)):
         for way in list(steps):
             if (spent := _seconds(steps[way])) is None:

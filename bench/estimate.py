@@ -218,5 +218,5 @@ def calibrate(backbone: Backbone, size: int, protocol: Protocol, where: torch.de
             replay().item()  # waits for a GPU
             times.append(time.perf_counter() - started)
     fastest = min(times[warm:])
-    # The first step of all also sets libraries up; that a fit has two shapes of batches more than makes up for it.
+    # Calling and recording a step, for the two sizes of batches that a fit has. The first call sets libraries up.
     return Pace(fastest / count, 2 * (times[1] + times[2]) if on_gpu else 0.0)

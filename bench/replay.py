@@ -22,6 +22,7 @@ from bench.memory import free_bytes
 WAITS = "called a synchronizing CUDA operation"
 """What torch says of an operation that waits for the GPU, which no recording can hold."""
 CANNOT = "A GPU cannot record such a step: take `steady = True` out of the strategy."
+NO_ROOM = "There was no memory to record it in: give a smaller batch_size, or fewer --jobs."
 PROTOTYPE = "Synchronization debug mode is a prototype"
 """What it says of telling that."""
 
@@ -121,7 +122,7 @@ class Replay:
                 graph.capture_end()
         except RuntimeError as error:  # torch goes on as if it were still recording
             device.lose(self.device)
-            raise RuntimeError(f"{brief(error)}. {CANNOT}") from error
+            raise RuntimeError(f"{brief(error)}. {NO_ROOM if device.out_of_memory(error) else CANNOT}") from error
         self.pool = graph.pool()
         return Recording(graph, places, found)
 
