@@ -22,8 +22,8 @@ from bench.weights_origin import Weights, bundled_of, read_state, resolve, timm_
 
 __all__ = [
     "build_features",
-    "count_flops",
     "feature_width",
+    "flops_of",
     "normalisation",
     "resolve",
     "stages",
@@ -83,9 +83,12 @@ def width_of(backbone: Backbone) -> int:
     return feature_width(build_features(backbone, seed=0, pretrained=False))
 
 
-def count_flops(features: nn.Module, size: int) -> float:
+@lru_cache(maxsize=256)
+def flops_of(backbone: Backbone, size: int) -> float:
     """Floating-point operations (two a multiply-accumulate) of one image of `size` pixels going forward, by torch's own
-    counter; convolutions and matrix products only."""
+    counter; convolutions and matrix products only. Counted once, and without weights: training from scratch needs none
+    to be there."""
+    features = build_features(backbone, seed=0, pretrained=False)
     with FlopCounterMode(display=False) as counter:
         _on_meta(features, size)
     return float(counter.get_total_flops())

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from bench import clock, computing, device, evaluate, examples, logs, provenance, registry, store
-from bench.backbones import build_features, count_flops
+from bench.backbones import flops_of
 from bench.best import margin_of
 from bench.contract import Dataset, Hparams, Predictor, Strategy, Task
 from bench.domains import between
@@ -62,7 +62,7 @@ def fit_cell(cell: Cell, seeds: Sequence[int], session: Session, started: str) -
         | {
             "hparams": json.dumps(hparams),
             "lr": hparams.get("lr"),
-            "flops_per_image": _flops(run),
+            "flops_per_image": flops_of(cell.backbone, cell.size),
             "n_train": len(task.train),
             "n_val": len(task.val),
             "notes": "; ".join(cell.notes + notes_on(task, cell.amount.per_class)),
@@ -237,14 +237,6 @@ def _predict_ms(predictor: Predictor, task: Task) -> float:
         started = time.perf_counter()
         joined(predictor, pixels.clone()).cpu()
     return (time.perf_counter() - started) * 1000 / len(pixels)
-
-
-def _flops(run: Run) -> float:
-    key = ("flops", run.backbone, run.size)
-    if key not in run.memory:
-        # Not `run.frozen()`: training from scratch needs no pretrained weights to be there.
-        run.memory[key] = count_flops(build_features(run.backbone, seed=0, pretrained=False), run.size)
-    return run.memory[key]  # type: ignore[return-value]
 
 
 def _progress(run: Run, epoch: int, auc: float) -> str:

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 Notify = Callable[[str, float], None]
 """What is going on (a trial, an epoch), and the share of the cell that is done."""
 
-LASTING = ("second", "normalisation", "flops")
+LASTING = ("second", "normalisation")
 """Kept whatever cell comes next: small, or with a rule of its own."""
 
 
