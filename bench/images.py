@@ -17,6 +17,7 @@ from bench import clock
 from bench.contract import Predictor, Split
 from bench.errors import Spoiled
 from bench.lent import versions
+from bench.marks import Marked, mark
 from bench.memory import free_bytes
 from bench.parts import joined
 
@@ -69,9 +70,11 @@ class Images:
         return pixels.to(self.device), self.labels[index]
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """All images in order, `size` at a time."""
+        """All images in order, `size` at a time, each batch marked with what it holds."""
         for start in range(0, len(self), size):
-            yield self.batch(torch.arange(start, min(start + size, len(self)), device=self.device))
+            stop = min(start + size, len(self))
+            pixels, labels = self.batch(torch.arange(start, stop, device=self.device))
+            yield mark(pixels, Marked(self.key, start, stop)), labels
 
     def take(self, index: np.ndarray) -> Images:
         """The images at `index`, under a key of their own."""
@@ -147,11 +150,12 @@ def predict_all(predictors: Sequence[Predictor], images: Images, batch_size: int
     images at once for a predictor that wants them so."""
     logits: list[list[Tensor]] = [[] for _ in predictors]
     whole = [getattr(predictor, "whole", False) for predictor in predictors]
-    with torch.inference_mode():
-        for predictor in predictors:
-            if not callable(predictor):
-                raise TypeError(f"the strategy gave {type(predictor).__name__}, not a predictor: images -> logits")
-        for pixels, _ in images.batches(len(images) if any(whole) else batch_size):
+    for predictor in predictors:
+        if not callable(predictor):
+            raise TypeError(f"the strategy gave {type(predictor).__name__}, not a predictor: images -> logits")
+    # A batch is drawn outside of inference mode, in which torch does not see whether a predictor changes it in place.
+    for pixels, _ in images.batches(len(images) if any(whole) else batch_size):
+        with torch.inference_mode():
             batches = pixels.split(batch_size) if any(whole) else (pixels,)
             for predictor, parts, at_once in zip(predictors, logits, whole, strict=True):
                 if at_once:  # it adapts to them: parts would be another task

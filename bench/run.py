@@ -20,6 +20,7 @@ from bench.errors import Spoiled, UsageError
 from bench.feature_store import stored_features
 from bench.images import Images, normalise, resize
 from bench.lent import Lent, lend
+from bench.marks import mark_of
 from bench.network import Network
 from bench.parts import joined
 from bench.prediction import Prediction
@@ -28,6 +29,8 @@ Report = Callable[[int, float, float], None]
 """epoch, val AUC, val loss -> None; raises optuna.TrialPruned to end a hopeless trial."""
 
 FEATURE_BATCH = 128
+REMADE = ("features", "embedded", "activations")
+"""Kinds of what is kept for later fits, which can make it again."""
 
 
 def _silent(epoch: int, auc: float, loss: float) -> None:
@@ -140,17 +143,17 @@ class Run:
 
     def embed(self, images: Tensor, maxima: bool = False) -> Tensor:
         """Raw uint8 [N, C, H, W] -> frozen features float32 [N, D]. With `maxima` not the network's own pooled features
-        but the average and the maximum of each channel of its last feature map, of which there are two a channel. The
-        last answer is kept: the predictors of a probe's seeds are asked one after the other for the same batch."""
-        last = self.memory.get("embedded")
-        if not (isinstance(last, tuple) and last[0] is images and last[1:3] == (self.backbone, maxima)):
-            network: Any = self.frozen()
-            with torch.inference_mode(), self.autocast(), clock.network():
-                compute = partial(self._average_and_maximum, network) if maxima else network
-                found = joined(lambda some: compute(self.prepare(some)), images)
-            last = (images, self.backbone, maxima, found.float())
-            self.memory["embedded"] = last
-        return last[3]
+        but the average and the maximum of each channel of its last feature map, of which there are two a channel. Those
+        of a marked batch are kept: all probes, trials and seeds are asked for the same batches of val and test.
+        """
+        mark = mark_of(images)
+        if mark is None:
+            return self._embedded(images, maxima)
+        key = ("embedded", self.backbone, self.size, self.protocol.resize, mark, maxima)
+        if key not in self.memory:
+            found = self._embedded(images, maxima)
+            self.memory[key] = lend(found, [found])
+        return self.unspoiled(key, "the shared features")  # type: ignore[return-value]
 
     def features(self, images: Images, maxima: bool = False) -> Tensor:
         """Frozen features float32 [N, D] of a split, as `embed` gives them: computed once, shared by strategies, trials
@@ -159,12 +162,20 @@ class Run:
         if key not in self.memory:
 
             def computed() -> Tensor:
-                return torch.cat([self.embed(pixels, maxima) for pixels, _ in images.batches(FEATURE_BATCH)])
+                return torch.cat([self._embedded(pixels, maxima) for pixels, _ in images.batches(FEATURE_BATCH)])
 
             facts = (self.size, self.protocol.resize, self.computing, FEATURE_BATCH, maxima)
             features = stored_features(self.backbone, images, facts, computed)
             self.memory[key] = lend(features, [features])
         return self.unspoiled(key, "the shared features")  # type: ignore[return-value]
+
+    def _embedded(self, images: Tensor, maxima: bool) -> Tensor:
+        network: Any = self.frozen()
+        compute = partial(self._average_and_maximum, network) if maxima else network
+        with torch.inference_mode(), self.autocast(), clock.network():
+            found = joined(lambda some: compute(self.prepare(some)), images)
+        with torch.inference_mode(False):  # so that torch sees whether a fit changes them
+            return found.float().clone()
 
     def _average_and_maximum(self, network: Any, inputs: Tensor) -> Tensor:
         maps = network.forward_features(inputs)
@@ -186,11 +197,11 @@ class Run:
     def forget(self, used: Tensor | None) -> bool:
         """Let go of features and activations that are kept for later fits, which can compute them again, but for those
         that are used now. Gives whether there were any."""
-        kept = [key for key in self.memory if isinstance(key, tuple) and key[0] in ("features", "activations")]
+        kept = [key for key in self.memory if isinstance(key, tuple) and key[0] in REMADE]
         kept = [
             key for key in kept if (value := getattr(self.memory[key], "value", None)) is not None and value is not used
         ]
-        for key in [*kept, *({"embedded"} & self.memory.keys())]:
+        for key in kept:
             del self.memory[key]
         return bool(kept)
 

@@ -26,13 +26,13 @@ RESNET = Backbone("bundled:resnet", "bundled:resnet")
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The sizes of the batches that went through a network."""
     seen: list[int] = []
-    embed = Run.embed
+    embedded = Run._embedded
 
-    def counted(self: Run, images: Tensor, maxima: bool = False) -> Tensor:
+    def counted(self: Run, images: Tensor, maxima: bool) -> Tensor:
         seen.append(len(images))
-        return embed(self, images, maxima)
+        return embedded(self, images, maxima)
 
-    monkeypatch.setattr(Run, "embed", counted)
+    monkeypatch.setattr(Run, "_embedded", counted)
     return seen
 
 

@@ -6,11 +6,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
 from bench import probe, registry
 from bench.backbones import build_features
 from bench.check import BACKBONE, new_run, phantom_task
 from bench.contract import Protocol
+from bench.errors import Spoiled
+from bench.images import predict
+from bench.marks import mark_of
 from bench.tune import tune
 from tests.small import CHECKOUT
 
@@ -61,3 +65,40 @@ def test_the_trials_of_a_probe_see_the_images_of_val_once(name: str) -> None:
     assert [trial.state for trial in trials] == ["complete"] * 5
     features = len(task.train) + (len(task.val) if name == "linear_probe" else 0)
     assert sum(passed) == features + len(task.val)
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_probes_of_other_strategies_and_seeds_see_no_image_again() -> None:
+    task, run = phantom_task("binary"), new_run(protocol=Protocol(epochs=1))
+    fits = [
+        registry.load_strategy(name, CHECKOUT).fit(
+            task, registry.load_strategy(name, CHECKOUT).defaults(), run.fresh(s)
+        )
+        for name, s in (("linear_probe", 0), ("linear_probe", 1), ("svm_probe", 0), ("knn_probe", 0))
+    ]
+    passed: list[int] = []
+    run.frozen().register_forward_hook(lambda net, given, found: passed.append(len(found)))
+    again = [[predict(one, task.val) for one in fits] for _ in range(2)]
+    assert sum(passed) == len(task.val)
+    alone = [one(task.val.batch(torch.arange(len(task.val)))[0]) for one in fits]
+    assert sum(passed) == (1 + len(fits)) * len(task.val)
+    for found in again:
+        assert all(map(torch.equal, found, alone))
+
+
+def test_features_of_images_that_were_changed_are_not_kept_as_theirs() -> None:
+    task, run = phantom_task("binary"), new_run()
+
+    def darkened(images: Tensor) -> Tensor:
+        return run.embed(images.fill_(0))
+
+    dark = predict(darkened, task.val)
+    as_it_is = predict(run.embed, task.val)
+    assert not torch.equal(dark, as_it_is)
+    assert torch.equal(predict(darkened, task.val), dark)
+    pixels, _ = next(task.val.batches(4))
+    assert mark_of(pixels) == (task.val.key, 0, 4)
+    assert mark_of(pixels.clone()) is mark_of(pixels.add_(1)) is None
+    run.embed(next(task.val.batches(len(task.val)))[0]).add_(1)
+    with pytest.raises(Spoiled, match="shared features"):
+        predict(run.embed, task.val)

@@ -114,7 +114,7 @@ def test_a_fit_lets_go_of_what_other_fits_left_but_not_of_the_activations_it_use
         ("activations", "c"): lend(None, []),  # they did not fit
         ("features", "a"): lend(unused, [unused]),
         ("frozen", "a"): 1,
-        "embedded": 2,
+        ("embedded", "a"): lend(unused, [unused]),
     }
     run.memory.update(kept)
     assert run.forget(used)
