@@ -79,7 +79,7 @@ def phantom_task(kind: str, size: int = SIZE, images: int = IMAGES) -> Task:
     info, splits = _drawn(kind, size)
     parts = {}
     for name, split in splits.items():
-        whole = to_device(split, f"check/{kind}/{name}", torch.device("cpu"))  # a copy: a strategy may change it
+        whole = to_device(split, f"check/{kind}/{name}", torch.device("cpu"))
         parts[name] = whole.take(np.arange(min(images, len(whole))))
     return Task(info, size, **parts)
 
@@ -90,7 +90,10 @@ def _drawn(kind: str, size: int) -> tuple[Info, dict[str, Split]]:
     dataset = registry.open_dataset(SHIFT if kind == "shift" else PHANTOMS[kind], Path("."))
     second = (dataset.target or registry.open_dataset(SECOND, Path("."))).load("train", size)
     unknown = replace(second, labels=np.zeros(len(second), dtype=np.int64))
-    return dataset.info, {"train": dataset.load("train", size), "val": dataset.load("val", size), "second": unknown}
+    splits = {"train": dataset.load("train", size), "val": dataset.load("val", size), "second": unknown}
+    for split in splits.values():
+        split.images.flags.writeable = False  # a strategy may change its images: to be copied for each
+    return dataset.info, splits
 
 
 def new_run(seed: int = 3, backbone: Backbone = BACKBONE, protocol: Protocol = PROTOCOL, size: int = SIZE) -> Run:

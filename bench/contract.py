@@ -86,7 +86,8 @@ class Dataset(ABC):
     @abstractmethod
     def load(self, split: str, size: int) -> Split:
         """The images of "train", "val" or "test", at `size` pixels where the source has them, else as it has them: the
-        harness resizes on the device. Raises DataError."""
+        harness resizes on the device. The array is the harness's to compute on: of one that outlives the dataset give a
+        copy, or set its `flags.writeable` to False. Raises DataError."""
 
     @abstractmethod
     def content_hash(self, size: int) -> str:

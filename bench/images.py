@@ -100,8 +100,11 @@ def to_device(split: Split, key: str, device: torch.device, room: float = 0.5) -
 
 
 def _sent(images: np.ndarray, device: torch.device) -> Tensor:
-    """uint8 [N, C, H, W] on the device, sent there part by part: the machine need not hold all of it once more."""
+    """uint8 [N, C, H, W] on the device, sent there part by part: the machine need not hold all of it once more. On a
+    CPU gray images are not copied at all, unless they must not be written to, such as those of a memory map."""
     arranged = _channels_first(images)
+    if device.type == "cpu" and arranged.dtype == np.uint8 and arranged.flags.carray:
+        return torch.from_numpy(arranged)
     pixels = torch.empty(arranged.shape, dtype=torch.uint8, device=device)
     for start in range(0, len(arranged), AT_ONCE):
         part = np.array(arranged[start : start + AT_ONCE], dtype=np.uint8, order="C")

@@ -51,11 +51,20 @@ def test_images_are_sent_part_by_part_with_no_copy_of_all_of_them(
 
     monkeypatch.setattr(images, "AT_ONCE", 4)
     given = split(channels=channels)
+    given.images.flags.writeable = False
     monkeypatch.setattr(np, "array", counted)
     there = images.to_device(given, "k", torch.device("cpu"))
     expected = given.images[:, None] if channels == 1 else given.images.transpose(0, 3, 1, 2)
-    assert torch.equal(torch.as_tensor(there.pixels), torch.from_numpy(expected))
+    assert torch.equal(torch.as_tensor(there.pixels), torch.from_numpy(expected.copy()))
     assert max(made) == 4 * expected[0].size
+
+
+@pytest.mark.parametrize(("writeable", "copied"), [(True, False), (False, True)])
+def test_on_a_cpu_gray_images_are_not_copied_unless_they_must_not_be_written_to(writeable: bool, copied: bool) -> None:
+    given = split(channels=1)
+    given.images.flags.writeable = writeable
+    there = images.to_device(given, "k", torch.device("cpu"))
+    assert np.shares_memory(torch.as_tensor(there.pixels).numpy(), given.images) is not copied
 
 
 @pytest.mark.parametrize("channels", [1, 3])
