@@ -17,6 +17,8 @@ from bench.plan import Cell, Plan
 
 LONG = 2 * 3600
 """Seconds from which a total is given in GPU-hours too."""
+WORTH_WORKERS = 300
+"""Seconds from which several workers gain more than their start costs."""
 MOST = 10
 """Reasons of failures that are printed, those of the most cells."""
 
@@ -64,6 +66,9 @@ def describe(plan: Plan, console: Console) -> dict[str, float]:
     if unknown := sum(cell.fingerprint not in seconds for cell in todo):
         time += f", and what {unknown} of them take, which is not known"
     _say(console, _to_run(todo, machine, time))
+    cores = places.threads(1)
+    if where.type == "cpu" and matrix.executor == "local" and matrix.jobs == 1 < cores and total >= WORTH_WORKERS:
+        _say(console, f"--jobs {min(cores, 4)} runs cells side by side: faster, unless the networks are large")
     if again := earlier(plan):
         _say(console, again)
     if matrix.deterministic and where.type == "mps":

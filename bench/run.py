@@ -104,11 +104,11 @@ class Run:
         """A network of normalised images as a predictor of raw ones. The caller sets its mode."""
 
         def predict(images: Tensor) -> Tensor:
-            with self.autocast():
+            with self.autocast(), clock.network():
                 return net(self.prepare(images)).float()
 
         def embed(images: Tensor) -> Tensor:
-            with self.autocast():
+            with self.autocast(), clock.network():
                 return net.features(self.prepare(images)).float()  # type: ignore[operator]
 
         return Prediction(predict, embed if isinstance(net, Network) else None)

@@ -100,6 +100,19 @@ def test_where_metal_cannot_be_deterministic_the_plan_says_so(monkeypatch: pytes
         assert ("Metal has no such mode" in out.getvalue()) is deterministic
 
 
+@pytest.mark.parametrize(
+    ("jobs", "cores", "pace", "hint"), [(1, 2, 9.0, True), (2, 2, 9.0, False), (1, 1, 9.0, False), (1, 2, 1e-6, False)]
+)
+def test_a_long_run_on_a_cpu_is_told_of_workers(
+    jobs: int, cores: int, pace: float, hint: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("bench.places.threads", lambda jobs: cores)
+    monkeypatch.setattr("bench.estimate.calibrate", lambda *_: Pace(pace))
+    plan = make_plan(matrix(tmp_path, jobs=jobs), CHECKOUT)
+    describe(plan, Console(file=(out := io.StringIO()), width=400))
+    assert ("--jobs 2 runs cells side by side" in out.getvalue()) is hint
+
+
 def test_measured_rows_replace_the_calibration(tmp_path: Path) -> None:
     plan = make_plan(matrix(tmp_path, strategies=("full_finetune",)), CHECKOUT)
     execute(plan, Console(quiet=True), "test", {})

@@ -9,23 +9,27 @@ import pytest
 import torch
 
 from bench import registry, train
-from bench.contract import Backbone
+from bench.contract import Backbone, Protocol
 from bench.finetune import FineTune
 from bench.run import Run
 from tests.bench.files import SMALL, forget_features, opened, run_of, task
 from tests.bench.measure import OURS, in_turn, ratios, say
 
-SIZE, EPOCHS, BATCH = 64, 4, 32
+SIZE, EPOCHS, BATCH = 64, Protocol().epochs, 32
 HPARAMS = {"lr": 1e-3, "frozen_stages": 2}
 RESNET18 = Backbone("resnet18", "random")
 
 
 @pytest.mark.parametrize("backbone", [SMALL, RESNET18], ids=["small", "resnet18"])
 def test_partial_fine_tuning(
-    backbone: Backbone, few_radiographs: Path, monkeypatch: pytest.MonkeyPatch, benchmark: Any
+    backbone: Backbone,
+    radiographs: Path,
+    few_radiographs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    benchmark: Any,
 ) -> None:
     """The activations are computed in the time that is measured."""
-    images = task(opened(few_radiographs), SIZE)
+    images = task(opened(radiographs if backbone is SMALL else few_radiographs), SIZE)
     strategy = registry.load_strategy("partial_finetune")
     assert isinstance(strategy, FineTune)
     activations = train.activations
@@ -41,7 +45,8 @@ def test_partial_fine_tuning(
     seconds = in_turn(benchmark, lambda: fit(True), {"plain": lambda: fit(False)})
     assert curves[True] == curves[False]
     text = (
-        f"partial fine-tuning of {backbone.label} at {SIZE} px, {EPOCHS} epochs, from activations against from images"
+        f"partial fine-tuning of {backbone.label} on {len(images.train)} images of {SIZE} px, {EPOCHS} epochs, from "
+        "activations against from images"
     )
     say(benchmark, text, "1.35x", ratios(seconds["plain"], seconds[OURS]))
 
