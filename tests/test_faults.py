@@ -12,12 +12,13 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from rich.console import Console
 
-from bench import claim, provenance
+from bench import attempt, claim, provenance
 from bench.contract import Protocol
 from bench.errors import StorageError
 from bench.executors import execute
@@ -114,6 +115,7 @@ def test_a_strategy_may_have_processes_of_its_own_in_a_worker_too(tmp_path: Path
 ORPHANS = '''
 import os, signal, time
 from pathlib import Path
+from typing import Any
 import torch
 from bench.finetune import FineTune
 
@@ -284,11 +286,20 @@ def test_a_folder_that_is_read_only_is_one_line(small_disk: Path) -> None:
         run(small_disk / "results", 1)
 
 
-def test_of_two_commands_on_one_folder_the_second_says_who_has_it(
-    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    second = planned(tmp_path, CELLS)  # beforehand: the first could end meanwhile
-    first = started(run, tmp_path, CELLS)
+def _run_slowly(results: Path) -> None:
+    fit_cell = attempt.fit_cell
+
+    def slowly(*given: Any) -> list[str]:
+        time.sleep(1)
+        return fit_cell(*given)
+
+    attempt.fit_cell = slowly  # in a process of its own
+    run(results, CELLS)
+
+
+def test_of_two_commands_on_one_folder_the_second_says_who_has_it(undisturbed: Path, tmp_path: Path) -> None:
+    second = planned(tmp_path, CELLS)
+    first = started(_run_slowly, tmp_path)  # it would have ended before the second asks
     while not list((tmp_path / "logs").glob("*")):
         time.sleep(0.02)
     with pytest.raises(StorageError, match=f"in use by process {first.pid} on .*: medtransfer run"):
