@@ -115,7 +115,6 @@ def test_a_strategy_may_have_processes_of_its_own_in_a_worker_too(tmp_path: Path
 ORPHANS = '''
 import os, signal, time
 from pathlib import Path
-from typing import Any
 import torch
 from bench.finetune import FineTune
 
@@ -299,7 +298,7 @@ def _run_slowly(results: Path) -> None:
 
 def test_of_two_commands_on_one_folder_the_second_says_who_has_it(undisturbed: Path, tmp_path: Path) -> None:
     second = planned(tmp_path, CELLS)
-    first = started(_run_slowly, tmp_path)  # it would have ended before the second asks
+    first = started(_run_slowly, tmp_path)  # or it could end before the second asks
     while not list((tmp_path / "logs").glob("*")):
         time.sleep(0.02)
     with pytest.raises(StorageError, match=f"in use by process {first.pid} on .*: medtransfer run"):

@@ -70,12 +70,8 @@ def test_the_trials_of_a_probe_see_the_images_of_val_once(name: str) -> None:
 @pytest.mark.usefixtures("own_cache")
 def test_probes_of_other_strategies_and_seeds_see_no_image_again() -> None:
     task, run = phantom_task("binary"), new_run(protocol=Protocol(epochs=1))
-    fits = [
-        registry.load_strategy(name, CHECKOUT).fit(
-            task, registry.load_strategy(name, CHECKOUT).defaults(), run.fresh(s)
-        )
-        for name, s in (("linear_probe", 0), ("linear_probe", 1), ("svm_probe", 0), ("knn_probe", 0))
-    ]
+    probes = [registry.load_strategy(name, CHECKOUT) for name in ("linear_probe", "svm_probe", "knn_probe")]
+    fits = [one.fit(task, one.defaults(), run.fresh(seed)) for one in probes for seed in (0, 1)]
     passed: list[int] = []
     run.frozen().register_forward_hook(lambda net, given, found: passed.append(len(found)))
     again = [[predict(one, task.val) for one in fits] for _ in range(2)]
